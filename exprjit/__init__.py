@@ -1,0 +1,44 @@
+"""Integer formulas to x86-64 machine code at run time.
+
+    >>> import exprjit
+    >>> f = exprjit.compile("x + 4")
+    >>> f(2)
+    6
+"""
+
+from __future__ import annotations
+
+from .errors import (
+    ExprError,
+    ExprLimitError,
+    ExprNameError,
+    ExprOverflowError,
+    ExprSyntaxError,
+    ExprTypeError,
+    ExprValueError,
+    ExprZeroDivisionError,
+    JitUnavailableError,
+    VerificationError,
+)
+from .function import Function, compile, evaluate
+from .language.limits import Limits
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ExprError",
+    "ExprLimitError",
+    "ExprNameError",
+    "ExprOverflowError",
+    "ExprSyntaxError",
+    "ExprTypeError",
+    "ExprValueError",
+    "ExprZeroDivisionError",
+    "Function",
+    "JitUnavailableError",
+    "Limits",
+    "VerificationError",
+    "compile",
+    "evaluate",
+    "__version__",
+]

@@ -1,0 +1,164 @@
+"""Every error the package makes, each with the place in the source that it is about.
+
+There is one base, `ExprError`, and below it one class per kind.  Each kind is also the
+built-in exception that a Python function would have raised, so both ways of catching
+work: ``except exprjit.ExprError`` and ``except ZeroDivisionError``.
+
+Positions are offsets into the source text; line and column are computed only when an
+error is shown, so that nothing on the fast path has to count lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+#: How much of a long source line is shown around the caret, in characters.
+WINDOW = 100
+
+
+class ExprError(Exception):
+    """The base of all errors that are about a formula.
+
+    Attributes:
+        message: what went wrong, one sentence without the place.
+        source: the whole source text, or None where the error has no place in a text.
+        start, end: the half-open range of offsets in `source` that the error is about.
+        hint: what to write instead, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        source: str | None = None,
+        start: int = 0,
+        end: int | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.source = source
+        self.start = start
+        self.end = start if end is None else end
+        self.hint = hint
+
+    def locate(self, source: str) -> ExprError:
+        """Say which text `start` and `end` are about; gives the error itself."""
+        self.source = source
+        return self
+
+    @property
+    def line(self) -> int:
+        """The 1-based line of the place."""
+        return 1 if self.source is None else self.source.count("\n", 0, self.start) + 1
+
+    @property
+    def column(self) -> int:
+        """The 1-based column of the place, in characters."""
+        return 1 if self.source is None else self.start - self._line_start() + 1
+
+    def _line_start(self) -> int:
+        assert self.source is not None
+        return self.source.rfind("\n", 0, self.start) + 1
+
+    def excerpt(self) -> str:
+        """The source line and under it a caret, two lines indented by four blanks."""
+        assert self.source is not None
+        first = self._line_start()
+        last = self.source.find("\n", first)
+        if last < 0:
+            last = len(self.source)
+        start, end = self.start, max(min(self.end, last), self.start + 1)
+        left, right = "", ""
+        if last - first > WINDOW:
+            middle_first = max(first, start - WINDOW // 2)
+            middle_last = min(last, middle_first + WINDOW)
+            left = "..." if middle_first > first else ""
+            right = "..." if middle_last < last else ""
+            first, last = middle_first, middle_last
+        before = left + _printable(self.source[first:start])
+        inside = _printable(self.source[start : min(end, last)])
+        after = _printable(self.source[min(end, last) : last]) + right
+        caret = " " * len(before) + "^" + "~" * (len(inside) - 1)
+        return f"    {before}{inside}{after}\n    {caret}"
+
+    def __str__(self) -> str:
+        text = self.message
+        if self.source is not None:
+            text += f"\n  line {self.line}, column {self.column}\n{self.excerpt()}"
+        if self.hint:
+            text += f"\n  hint: {self.hint}"
+        return text
+
+    def __reduce__(self) -> tuple[Callable[..., ExprError], tuple[object, ...]]:
+        return type(self), (self.message, self.source, self.start, self.end, self.hint)
+
+
+def _printable(text: str) -> str:
+    """`text` with everything that would disturb a terminal's columns written as an escape."""
+    if text.isascii() and text.isprintable():
+        return text
+    shown = []
+    for character in text:
+        if character == "\t":
+            shown.append(" ")
+        elif character.isprintable():
+            shown.append(character)
+        else:
+            shown.append(character.encode("unicode_escape").decode("ascii"))
+    return "".join(shown)
+
+
+class ExprSyntaxError(ExprError, SyntaxError):
+    """The text is not a program of the language."""
+
+    # What Python's own tools read when they show a SyntaxError.  They are properties, so
+    # that they are right whenever the error learns its source.
+    @property
+    def msg(self) -> str:  # type: ignore[override]
+        return self.message
+
+    @property
+    def lineno(self) -> int | None:  # type: ignore[override]
+        return None if self.source is None else self.line
+
+    @property
+    def offset(self) -> int | None:  # type: ignore[override]
+        return None if self.source is None else self.column
+
+    @property
+    def text(self) -> str | None:  # type: ignore[override]
+        if self.source is None:
+            return None
+        return self.source[self._line_start() :].split("\n", 1)[0][: 20 * WINDOW]
+
+
+class ExprNameError(ExprError, NameError):
+    """A name is unknown, bound twice, reserved, or used before it is bound."""
+
+
+class ExprTypeError(ExprError, TypeError):
+    """Something is not an integer, or there are too few or too many arguments."""
+
+
+class ExprOverflowError(ExprError, OverflowError):
+    """A result, a shift count, a literal or an argument does not fit its 64 bits."""
+
+
+class ExprZeroDivisionError(ExprError, ZeroDivisionError):
+    """A division or remainder by zero."""
+
+
+class ExprValueError(ExprError, ValueError):
+    """An operand is outside what the operator is defined for, or an option is not one."""
+
+
+class ExprLimitError(ExprError, ValueError):
+    """The program is larger than the limits allow; nothing of it was run."""
+
+
+class JitUnavailableError(ExprError, RuntimeError):
+    """``backend="jit"`` was asked for where no machine code can be had; says why."""
+
+
+class VerificationError(ExprError, AssertionError):
+    """With ``verify=True``: machine code and interpreter gave different answers."""

@@ -1,0 +1,93 @@
+"""A formula: a source text with the options that give it its meaning.
+
+Everything else about a function (tree, graph, machine code) can be derived from this
+again, so this is what a `Function` keeps, what travels between processes, and what the
+interpreter is given when machine code hands over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from .errors import ExprTypeError, ExprValueError
+from .language.arguments import bind_arguments, to_longs
+from .language.ast import Program
+from .language.interpreter import interpret
+from .language.limits import Limits, limits_from
+from .language.operators import OVERFLOW_MODES
+from .language.parser import parse
+from .language.resolve import check_constants, check_params, resolve
+
+DEFAULT_NAME = "f"
+
+
+class Formula:
+    """Source and options, checked; parameters known.
+
+    Attributes: source, params (tuple of names), overflow ("wrap" or "raise"), constants
+    (dict of ints), limits, name.
+    """
+
+    __slots__ = ("_given_params", "constants", "limits", "name", "overflow", "params", "source")
+
+    def __init__(
+        self,
+        source: str,
+        params: Sequence[str] | None = None,
+        overflow: str = "wrap",
+        constants: Mapping[str, int] | None = None,
+        limits: object = None,
+        name: str | None = None,
+    ) -> None:
+        """Check the options and the text.
+
+        Raises the ExprError of the first thing that is wrong.
+        """
+        if not isinstance(source, str):
+            raise ExprTypeError(f"a formula is a str, not {type(source).__name__}")
+        if overflow not in OVERFLOW_MODES:
+            raise ExprValueError(f'overflow must be "wrap" or "raise", not {overflow!r:.60}')
+        if name is not None and not isinstance(name, str):
+            raise ExprTypeError(f"name must be a str, not {type(name).__name__}")
+        self.source = source
+        self._given_params = check_params(params)
+        self.overflow = overflow
+        self.constants = check_constants(constants)
+        self.limits = limits_from(limits)
+        self.name = DEFAULT_NAME if name is None else name
+        self.params = self.program().params
+
+    def program(self) -> Program:
+        """The syntax tree, names resolved; parsed again where it is not at hand."""
+        constants = tuple(self.constants.items())
+        return _program(self.source, self._given_params, constants, self.limits)
+
+    def bind(self, positional: Sequence[Any], keywords: Mapping[str, Any]) -> list[Any]:
+        """The values of a call in the order of the parameters.
+
+        Raises ExprTypeError where a Python function would raise TypeError.
+        """
+        return bind_arguments(self.name, self.params, positional, keywords)
+
+    def call(self, positional: Sequence[Any], keywords: Mapping[str, Any]) -> int:
+        """What a call with these arguments gives, by the interpreter.
+
+        Raises what the call raises.
+        """
+        return self.interpret(*to_longs(self.params, self.bind(positional, keywords)))
+
+    def interpret(self, *arguments: int) -> int:
+        """The value for 64-bit ints, one per parameter, by the interpreter."""
+        return interpret(self.program(), arguments, self.overflow)
+
+
+@lru_cache(maxsize=32)
+def _program(
+    source: str,
+    params: tuple[str, ...] | None,
+    constants: tuple[tuple[str, int], ...],
+    limits: Limits,
+) -> Program:
+    return resolve(source, parse(source, limits), params, dict(constants), limits)

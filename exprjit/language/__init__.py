@@ -1,0 +1,1 @@
+"""What an expression means: the operator table, the parser and the interpreter."""

@@ -1,0 +1,75 @@
+"""Python values to 64-bit ints, and a call's arguments to parameters.
+
+What is refused here is refused with the words and the exception that a Python function
+with the same parameters would have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from operator import index
+from typing import Any
+
+from ..errors import ExprOverflowError, ExprTypeError
+from .operators import LONG
+
+
+def to_long(value: Any, what: str) -> int:
+    """`value` as an int of 64 bits; `what` names it in errors.
+
+    Takes ints, bools and anything with `__index__`, whose own exceptions pass through.
+    Raises ExprTypeError for anything else and ExprOverflowError for what does not fit.
+    """
+    if type(value) is not int:
+        if not hasattr(type(value), "__index__"):
+            raise ExprTypeError(f"{what} must be an integer, not {type(value).__name__}")
+        value = int(index(value))
+    if not LONG.fits(value):
+        bits = value.bit_length()
+        shown = str(value) if bits < 200 else f"an int of {bits:,} bits"
+        raise ExprOverflowError(f"{what} does not fit a 64-bit long: {shown}")
+    return value  # type: ignore[no-any-return]
+
+
+def bind_arguments(
+    function: str, params: Sequence[str], positional: Sequence[Any], keywords: Mapping[str, Any]
+) -> list[Any]:
+    """The values of a call in the order of `params`, as given.
+
+    Raises ExprTypeError for too few, too many, unknown or doubled arguments.
+    """
+    wanted = len(params)
+    if len(positional) > wanted:
+        plural = "" if wanted == 1 else "s"
+        verb = "was" if len(positional) == 1 else "were"
+        raise ExprTypeError(
+            f"{function}() takes {wanted} positional argument{plural} "
+            f"but {len(positional)} {verb} given"
+        )
+    values = dict(zip(params, positional, strict=False))
+    for name, value in keywords.items():
+        if name in values:
+            raise ExprTypeError(f"{function}() got multiple values for argument '{name}'")
+        if name not in params:
+            raise ExprTypeError(f"{function}() got an unexpected keyword argument '{name}'")
+        values[name] = value
+    if len(values) < wanted:
+        missing = [f"'{name}'" for name in params if name not in values]
+        plural = "" if len(missing) == 1 else "s"
+        if len(missing) > 1:
+            missing[-2:] = [f"{missing[-2]} and {missing[-1]}"]
+        raise ExprTypeError(
+            f"{function}() missing {wanted - len(values)} required positional "
+            f"argument{plural}: {', '.join(missing)}"
+        )
+    return [values[name] for name in params]
+
+
+def to_longs(params: Sequence[str], values: Sequence[Any]) -> list[int]:
+    """The values of a call as 64-bit ints, converted in the order of the parameters.
+
+    Raises what `to_long` raises, naming the parameter.
+    """
+    return [
+        to_long(value, f"the argument '{name}'") for name, value in zip(params, values, strict=True)
+    ]

@@ -1,0 +1,213 @@
+"""The reference: a walk over the syntax tree that computes on Python ints.
+
+What this module answers is what every other engine has to answer, and every run-time
+error that a user sees is made here: machine code that meets a failure only says so, and
+the interpreter, given the same arguments, says where and why.
+
+The walk is iterative.  Work is a stack of tasks: a node is a task ("push this node's
+value"), and where a node has to wait for its operands it leaves a task of its own below
+theirs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ..errors import ExprError
+from .ast import (
+    Apply,
+    Binding,
+    Call,
+    Chain,
+    Conditional,
+    Literal,
+    Logical,
+    Name,
+    Node,
+    Program,
+)
+from .operators import LONG, Fault, make_int
+
+
+class _Task:
+    """What is left to do for a node once the values it waits for are on the stack."""
+
+    __slots__ = ("node", "step")
+
+    def __init__(self, node: Node, step: int = 0) -> None:
+        self.node = node
+        self.step = step
+
+
+class _Finish(_Task):
+    """Apply a strict operator, or enter a definition, now that the operands are there."""
+
+
+class _Choose(_Task):
+    """Go on with one arm of a conditional, or with the right side of `and` and `or`."""
+
+
+class _Truth(_Task):
+    """Turn the last value into 0 or 1."""
+
+
+class _Compare(_Task):
+    """Compare the last two values of a chain; `step` is the operator's index."""
+
+
+class _Return(_Task):
+    """Leave a definition's body."""
+
+
+def interpret(program: Program, arguments: Sequence[int], overflow: str = "wrap") -> int:
+    """The value of `program` for `arguments`, one 64-bit int per parameter, in order.
+
+    Raises the ExprError of the first operation that fails, with the span of the
+    sub-expression and the values of its operands.
+    """
+    variables = dict(program.constants)
+    variables.update(zip(program.params, arguments, strict=True))
+    machine = _Machine(program.source, variables, overflow)
+    for statement in program.statements:
+        if isinstance(statement, Binding):
+            variables[statement.name] = machine.run(statement.value)
+    return machine.run(program.result)
+
+
+class _Machine:
+    def __init__(self, source: str, variables: dict[str, int], overflow: str) -> None:
+        self.source = source
+        self.variables = variables
+        self.overflow = overflow
+        self.values: list[int] = []
+        self.work: list[Node | _Task] = []
+        #: The formals of the definitions being run, innermost last.
+        self.frames: list[dict[str, int]] = []
+
+    def run(self, root: Node) -> int:
+        work = self.work
+        work.append(root)
+        while work:
+            task = work.pop()
+            _STEPS[type(task)](self, task)
+        return self.values.pop()
+
+    # Each step takes the task that it is keyed by in _STEPS. ------------------------------
+
+    def literal(self, node: Literal) -> None:
+        self.values.append(node.value)
+
+    def name(self, node: Name) -> None:
+        scope = self.frames[-1] if node.formal else self.variables
+        self.values.append(scope[node.name])
+
+    def apply(self, node: Apply) -> None:
+        self.work.append(_Finish(node))
+        self.work.extend(node.operands[::-1])
+
+    def call(self, node: Call) -> None:
+        self.work.append(_Finish(node))
+        self.work.extend(node.arguments[::-1])
+
+    def conditional(self, node: Conditional) -> None:
+        self.work += (_Choose(node), node.condition)
+
+    def logical(self, node: Logical) -> None:
+        self.work += (_Choose(node), node.left)
+
+    def chain(self, node: Chain) -> None:
+        self.work += (_Compare(node), node.operands[1], node.operands[0])
+
+    def finish(self, task: _Finish) -> None:
+        node = task.node
+        values = self.values
+        if type(node) is Apply:
+            count = len(node.operands)
+            operands = values[-count:]
+            del values[-count:]
+            values.append(self._applied(node, operands))
+        else:
+            assert type(node) is Call
+            names = [formal.name for formal in node.definition.formals]
+            first = len(values) - len(names)
+            self.frames.append(dict(zip(names, values[first:], strict=True)))
+            del values[first:]
+            self.work += (_Return(node), node.definition.body)
+
+    def choose(self, task: _Choose) -> None:
+        node = task.node
+        taken = self.values.pop() != 0
+        if type(node) is Conditional:
+            self.work.append(node.then if taken else node.otherwise)
+        else:
+            assert type(node) is Logical
+            if taken == (node.operator.name == "or"):
+                self.values.append(int(taken))
+            else:
+                self.work += (_Truth(node), node.right)
+
+    def truth(self, task: _Truth) -> None:
+        self.values[-1] = int(self.values[-1] != 0)
+
+    def compare(self, task: _Compare) -> None:
+        node, step = task.node, task.step
+        assert type(node) is Chain
+        right = self.values.pop()
+        left = self.values.pop()
+        if not node.operators[step](left, right):
+            self.values.append(0)
+        elif step + 1 == len(node.operators):
+            self.values.append(1)
+        else:
+            self.values.append(right)
+            self.work += (_Compare(node, step + 1), node.operands[step + 2])
+
+    def leave(self, task: _Return) -> None:
+        self.frames.pop()
+
+    def _applied(self, node: Apply, operands: list[int]) -> int:
+        operator = node.operator
+        if not operator.variadic:
+            for fault in operator.faults[self.overflow]:
+                if fault.condition(make_int, *operands):
+                    raise fault_error(fault, self.source, node, operands)
+            return LONG.wrap(operator.meaning(LONG, *operands))
+        result = operands[0]
+        for operand in operands[1:]:
+            result = operator(result, operand)
+        return result
+
+
+def fault_error(fault: Fault, source: str, node: Apply, operands: Sequence[int]) -> ExprError:
+    """The error for `fault` at `node`, naming the operands and their values."""
+    shown = []
+    for part, value in zip(node.operands, operands, strict=True):
+        text = source[part.start : part.end]
+        if type(part) is Literal:
+            continue
+        if len(text) > 40:
+            text = text[:37] + "..."
+        if type(part) is Apply and text[:1] != "(":
+            text = f"({text})"
+        shown.append(f"{text} = {value}")
+    message = fault.message
+    if shown:
+        message += " with " + ", ".join(dict.fromkeys(shown))
+    return fault.error(message, source, node.start, node.end, fault.hint)
+
+
+_STEPS: dict[type, Callable[[_Machine, Any], None]] = {
+    Literal: _Machine.literal,
+    Name: _Machine.name,
+    Apply: _Machine.apply,
+    Call: _Machine.call,
+    Conditional: _Machine.conditional,
+    Logical: _Machine.logical,
+    Chain: _Machine.chain,
+    _Finish: _Machine.finish,
+    _Choose: _Machine.choose,
+    _Truth: _Machine.truth,
+    _Compare: _Machine.compare,
+    _Return: _Machine.leave,
+}

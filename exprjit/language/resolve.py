@@ -1,0 +1,222 @@
+"""Names: what each one refers to, the parameters in order, and the program's expanded size.
+
+One walk in the order of the text, before anything is expanded or run.  Functions and
+variables are two namespaces.  A name among constants, parameters and bindings means one
+thing in the whole program; only the formals of a definition shadow.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from ..errors import ExprError, ExprLimitError, ExprNameError, ExprTypeError, ExprValueError
+from .arguments import to_long
+from .ast import Binding, Call, Definition, Name, Node, Program, Statement
+from .limits import Limits
+from .operators import FUNCTIONS
+from .parser import Parsed
+from .syntax_errors import reserved_word
+
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+
+
+def check_params(params: object) -> tuple[str, ...] | None:
+    """The option ``params=`` as a tuple of names, or None.
+
+    Raises ExprTypeError or ExprValueError for a bare string, what is not an identifier, a
+    reserved word, and a name given twice.
+    """
+    if params is None:
+        return None
+    if isinstance(params, (str, bytes)):
+        raise ExprTypeError(f"params is a sequence of names, not the string {params!r:.60}")
+    if not isinstance(params, Iterable):
+        raise ExprTypeError(f"params is a sequence of names, not {params!r:.60}")
+    names = tuple(params)
+    for name in names:
+        _check_name(name, "a parameter")
+        if names.count(name) > 1:
+            raise ExprValueError(f"the parameter '{name}' is listed twice")
+    return names
+
+
+def check_constants(constants: object) -> dict[str, int]:
+    """The option ``constants=`` as a dict of 64-bit ints.
+
+    Raises ExprTypeError, ExprValueError or ExprOverflowError.
+    """
+    if constants is None:
+        return {}
+    if not isinstance(constants, Mapping):
+        raise ExprTypeError(f"constants is a dict of names and ints, not {constants!r:.60}")
+    checked = {}
+    for name, value in constants.items():
+        _check_name(name, "a constant")
+        checked[name] = to_long(value, f"the constant '{name}'")
+    return checked
+
+
+def _check_name(name: object, what: str) -> None:
+    if not isinstance(name, str):
+        raise ExprTypeError(f"{what} has a str for a name, not {name!r:.60}")
+    if not _IDENTIFIER.match(name):
+        raise ExprValueError(f"{name!r:.60} cannot be the name of {what}")
+    if keyword.iskeyword(name):
+        raise ExprValueError(f"{name!r} is a reserved word and cannot be the name of {what}")
+
+
+def resolve(
+    source: str,
+    parsed: Parsed,
+    params: Sequence[str] | None,
+    constants: dict[str, int],
+    limits: Limits,
+) -> Program:
+    """The program of a parsed text.
+
+    params: the parameters' names in order, or None for the free names in order of first
+    appearance; constants: values of names.
+    Raises ExprNameError, ExprTypeError (a call's argument count) and ExprLimitError.
+    """
+    for name in params or ():
+        if name in constants:
+            raise ExprNameError(f"'{name}' is both a constant and a parameter")
+    resolver = _Resolver(params, constants)
+    try:
+        for statement in parsed.statements:
+            resolver.statement(statement)
+        resolver.size += resolver.expression(parsed.result, frozenset())
+    except ExprError as error:
+        raise error.locate(source) from None
+    if resolver.size > limits.nodes:
+        raise ExprLimitError(
+            f"with all definitions expanded the program has {resolver.size:,} nodes; "
+            f"at most {limits.nodes:,}",
+            source,
+            parsed.result.start,
+            parsed.result.end,
+        )
+    names = tuple(resolver.free) if params is None else tuple(params)
+    return Program(source, parsed.statements, parsed.result, names, constants, resolver.size)
+
+
+class _Resolver:
+    def __init__(self, params: Sequence[str] | None, constants: dict[str, int]) -> None:
+        self.params = None if params is None else frozenset(params)
+        self.constants = constants
+        self.bindings: dict[str, Binding] = {}
+        self.definitions: dict[str, Definition] = {}
+        #: Free names in order of first appearance, with where that is.
+        self.free: dict[str, Name] = {}
+        self.size = 0
+
+    def statement(self, statement: Statement) -> None:
+        start, end = statement.start, statement.start + len(statement.name)
+        if keyword.iskeyword(statement.name):
+            raise reserved_word(statement.name, start, end)
+        if isinstance(statement, Binding):
+            self.size += self.expression(statement.value, frozenset())
+            self._check_unbound(statement.name, start, end)
+            self.bindings[statement.name] = statement
+        else:
+            self._define(statement, start, end)
+
+    def _check_unbound(self, name: str, start: int, end: int) -> None:
+        hint = None
+        if name in self.bindings:
+            message = f"'{name}' is bound twice"
+            hint = "a name is bound once; choose another"
+        elif name in self.constants:
+            message = f"'{name}' is already a constant"
+        elif self.params is not None and name in self.params:
+            message = f"'{name}' is already a parameter"
+        elif name in self.free:
+            message = f"'{name}' is bound here but was used before"
+            hint = "bind it before its first use"
+        else:
+            return
+        raise ExprNameError(message, None, start, end, hint)
+
+    def _define(self, definition: Definition, start: int, end: int) -> None:
+        name = definition.name
+        if name in FUNCTIONS:
+            raise ExprNameError(f"'{name}' is a built-in function", None, start, end)
+        if name in self.definitions:
+            raise ExprNameError(f"the function '{name}' is defined twice", None, start, end)
+        formals: set[str] = set()
+        for formal in definition.formals:
+            if keyword.iskeyword(formal.name):
+                raise reserved_word(formal.name, formal.start, formal.end)
+            if formal.name in formals:
+                raise ExprNameError(
+                    f"the formal '{formal.name}' is listed twice", None, formal.start, formal.end
+                )
+            formals.add(formal.name)
+        definition.size = self.expression(definition.body, frozenset(formals))
+        self.definitions[name] = definition
+
+    def expression(self, root: Node, formals: frozenset[str]) -> int:
+        """Resolve every name below `root`; the number of nodes with calls expanded."""
+        size = 0
+        work = [root]
+        while work:
+            node = work.pop()
+            size += 1
+            if type(node) is Name:
+                self._name(node, formals)
+                continue
+            if type(node) is Call:
+                size += self._call(node)
+            parts = node.parts
+            if parts:
+                work.extend(parts[::-1])
+        return size
+
+    def _name(self, node: Name, formals: frozenset[str]) -> None:
+        name = node.name
+        if name in formals:
+            node.formal = True
+        elif name in self.free or name in self.bindings or name in self.constants:
+            pass
+        elif keyword.iskeyword(name):
+            raise reserved_word(name, node.start, node.end)
+        else:
+            if self.params is not None and name not in self.params:
+                known = (*self.params, *self.constants, *self.bindings, *formals)
+                raise ExprNameError(
+                    f"unknown name '{name}'", None, node.start, node.end, self._guess(name, known)
+                )
+            self.free[name] = node
+
+    def _call(self, node: Call) -> int:
+        """Link a call to its definition; the nodes that expanding it adds."""
+        definition = self.definitions.get(node.name)
+        start, end = node.start, node.name_end
+        if definition is None:
+            if keyword.iskeyword(node.name):
+                raise reserved_word(node.name, start, end)
+            known = (*FUNCTIONS, *self.definitions)
+            hint = self._guess(node.name, known)
+            if hint is None:
+                hint = "a function is defined before its first use, and never in terms of itself"
+            raise ExprNameError(f"unknown function '{node.name}'", None, start, end, hint)
+        given, wanted = len(node.arguments), len(definition.formals)
+        if given != wanted:
+            plural = "" if wanted == 1 else "s"
+            raise ExprTypeError(
+                f"{node.name}() takes {wanted} argument{plural}, not {given}",
+                None,
+                start,
+                node.end,
+            )
+        node.definition = definition
+        return definition.size
+
+    def _guess(self, name: str, known: Iterable[str]) -> str | None:
+        # Costs 2 ms to import, and only errors need it.
+        from difflib import get_close_matches
+
+        close = get_close_matches(name, known, 1) or get_close_matches(name.lower(), known, 1)
+        return f"did you mean '{close[0]}'?" if close else None

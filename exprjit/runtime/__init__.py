@@ -1,0 +1,1 @@
+"""Where machine code lives and who calls it: memory, processor, Python, NumPy."""
