@@ -10,8 +10,6 @@ error is shown, so that nothing on the fast path has to count lines.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 #: How much of a long source line is shown around the caret, in characters.
 WINDOW = 100
 
@@ -54,31 +52,38 @@ class ExprError(Exception):
     @property
     def column(self) -> int:
         """The 1-based column of the place, in characters."""
-        return 1 if self.source is None else self.start - self._line_start() + 1
+        return 1 if self.source is None else self.start - self._line()[0] + 1
 
-    def _line_start(self) -> int:
+    def _line(self) -> tuple[int, int]:
+        """Where the line of the place begins and ends, without its line break."""
         assert self.source is not None
-        return self.source.rfind("\n", 0, self.start) + 1
-
-    def excerpt(self) -> str:
-        """The source line and under it a caret, two lines indented by four blanks."""
-        assert self.source is not None
-        first = self._line_start()
+        first = self.source.rfind("\n", 0, self.start) + 1
         last = self.source.find("\n", first)
         if last < 0:
             last = len(self.source)
-        start, end = self.start, max(min(self.end, last), self.start + 1)
+        elif last > first and self.source[last - 1] == "\r":
+            last = max(last - 1, self.start)
+        return first, last
+
+    def _shown(self) -> tuple[str, str, str]:
+        """The line before the place, of the place and after it, cropped where it is long."""
+        assert self.source is not None
+        first, last = self._line()
         left, right = "", ""
         if last - first > WINDOW:
-            middle_first = max(first, start - WINDOW // 2)
-            middle_last = min(last, middle_first + WINDOW)
-            left = "..." if middle_first > first else ""
-            right = "..." if middle_last < last else ""
-            first, last = middle_first, middle_last
-        before = left + _printable(self.source[first:start])
-        inside = _printable(self.source[start : min(end, last)])
-        after = _printable(self.source[min(end, last) : last]) + right
-        caret = " " * len(before) + "^" + "~" * (len(inside) - 1)
+            from_, to = max(first, self.start - WINDOW // 2), last
+            to = min(last, from_ + WINDOW)
+            left = "..." if from_ > first else ""
+            right = "..." if to < last else ""
+            first, last = from_, to
+        end = max(self.start, min(self.end, last))
+        before, inside = self.source[first : self.start], self.source[self.start : end]
+        return left + before, inside, self.source[end:last] + right
+
+    def excerpt(self) -> str:
+        """The source line and under it a caret, two lines indented by four blanks."""
+        before, inside, after = map(printable, self._shown())
+        caret = " " * _columns(before) + "^" + "~" * (_columns(inside) - 1)
         return f"    {before}{inside}{after}\n    {caret}"
 
     def __str__(self) -> str:
@@ -89,11 +94,11 @@ class ExprError(Exception):
             text += f"\n  hint: {self.hint}"
         return text
 
-    def __reduce__(self) -> tuple[Callable[..., ExprError], tuple[object, ...]]:
-        return type(self), (self.message, self.source, self.start, self.end, self.hint)
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message,), self.__dict__
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """`text` with everything that would disturb a terminal's columns written as an escape."""
     if text.isascii() and text.isprintable():
         return text
@@ -108,32 +113,73 @@ def _printable(text: str) -> str:
     return "".join(shown)
 
 
+def quoted(text: str) -> str:
+    """`text` in quotes, as messages show a piece of the source: printable and not long."""
+    return f"'{printable(shortened(text))}'"
+
+
+def shortened(text: str, most: int = 40) -> str:
+    """`text`, or where it is longer than `most` characters its beginning and its end."""
+    if len(text) <= most:
+        return text
+    half = (most - 5) // 2
+    return f"{text[:half].rstrip()} ... {text[-half:].lstrip()}"
+
+
+def _columns(text: str) -> int:
+    """How many columns of a terminal `text` takes."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import category, east_asian_width
+
+    columns = 0
+    for character in text:
+        if category(character) not in ("Mn", "Me"):
+            columns += 2 if east_asian_width(character) in "WF" else 1
+    return columns
+
+
 class ExprSyntaxError(ExprError, SyntaxError):
     """The text is not a program of the language."""
 
     # What Python's own tools read when they show a SyntaxError.  They are properties, so
-    # that they are right whenever the error learns its source.
+    # that they are right whenever the error learns its source.  A long line is cropped:
+    # `offset` counts in `text`, where `column` counts in the source.
     @property
     def msg(self) -> str:  # type: ignore[override]
-        return self.message
+        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
 
     @property
     def lineno(self) -> int | None:  # type: ignore[override]
         return None if self.source is None else self.line
 
     @property
+    def end_lineno(self) -> int | None:  # type: ignore[override]
+        return self.lineno
+
+    @property
     def offset(self) -> int | None:  # type: ignore[override]
-        return None if self.source is None else self.column
+        return None if self.source is None else len(self._shown()[0]) + 1
+
+    @property
+    def end_offset(self) -> int | None:  # type: ignore[override]
+        if self.source is None:
+            return None
+        before, inside, _ = self._shown()
+        return len(before + inside) + 1
 
     @property
     def text(self) -> str | None:  # type: ignore[override]
         if self.source is None:
             return None
-        return self.source[self._line_start() :].split("\n", 1)[0][: 20 * WINDOW]
+        return "".join(
+            character if character.isprintable() or character == "\t" else "\ufffd"
+            for character in "".join(self._shown())
+        )
 
 
 class ExprNameError(ExprError, NameError):
-    """A name is unknown, bound twice, reserved, or used before it is bound."""
+    """A name is unknown, bound twice, a built-in's, or used before it is bound."""
 
 
 class ExprTypeError(ExprError, TypeError):

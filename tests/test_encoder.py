@@ -12,6 +12,7 @@ import shutil
 import subprocess
 from contextlib import suppress
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -310,9 +311,14 @@ ROLES_DIFFER = {
     "sqrtsd_xm": "the upper half is kept, and nobody reads it",
     "cvtsi2sd_xr": "the upper half is kept, and nobody reads it",
     "cvtsi2sd_xm": "the upper half is kept, and nobody reads it",
+    # The manual's operand table, capstone and the processor all say read.
+    "pdep_rrr": "iced 1.21 has the second operand read and written",
+    "pdep_rrm": "iced 1.21 has the second operand read and written",
+    "pext_rrr": "iced 1.21 has the second operand read and written",
+    "pext_rrm": "iced 1.21 has the second operand read and written",
 }
 # What every x86-64 has, or in the case of CET may lack: endbr64 is a nop there.
-BASELINE = {"intel8086", "intel186", "intel286", "intel386", "x64", "cmov", "cet_ibt"}
+BASELINE = {"intel8086", "intel186", "intel286", "intel386", "intel486", "x64", "cmov", "cet_ibt"}
 
 
 @cache
@@ -440,18 +446,11 @@ def test_what_cannot_be_encoded(key: str, operands: tuple[Any, ...], message: st
 
 
 def test_remembering_is_bounded() -> None:
-    emit = INSTRUCTIONS["lea_rm"].emit
-    cases = [
-        (r, Mem(b, i, 8, d))
-        for r in range(16)
-        for b in range(16)
-        for i in (1, 2, 3)
-        for d in (0, 5)
-    ]
-    first = [emit(case) for case in cases]
-    assert [emit(case) for case in cases] == first
-    table = INSTRUCTIONS["mov_rr"].table
-    assert len(table) <= 1024
+    emit: Any = INSTRUCTIONS["mulx_rrr"].emit
+    triples = list(product(range(16), repeat=3))
+    first = [emit(triple) for triple in triples]
+    assert len(set(first)) == len(triples) > len(emit.__self__)
+    assert [emit(triple) for triple in triples] == first
 
 
 # Branches and labels.
@@ -463,13 +462,14 @@ JMP, JCC, CALL = INSTRUCTIONS["jmp_j"], INSTRUCTIONS["jcc_j"], INSTRUCTIONS["cal
 def sizes(lines: list[Any]) -> list[int]:
     """Sizes of the branches in the encoded lines, after checking where each of them goes."""
     encoded = encode(lines)
+    labels = encoded.labels
     found = []
     for offset, size, instruction, operands, _ in encoded.lines:
         if instruction.branches:
             width = 1 if size == 2 else 4
             distance = encoded.code[offset + size - width : offset + size]
             target = offset + size + int.from_bytes(distance, "little", signed=True)
-            assert target == encoded.labels[operands[-1]]
+            assert target == labels[operands[-1]]
             found.append(size)
     return found
 
@@ -511,14 +511,17 @@ def test_branches_that_grow_one_another(length: int) -> None:
 def test_many_branches_to_one_far_label() -> None:
     far = Label()
     lines = [(JCC, (CC["e"], far), None)] * 100_000
-    assert sizes([*lines, (far, (), None)]) == [6] * (100_000 - 22) + [2] * 22 or True
+    found = sizes([*lines, (far, (), None)])
+    # The last 64 branches of two bytes are 126 bytes long behind the first of them.
+    assert (found.count(6), found.count(2)) == (100_000 - 64, 64)
+    assert found == sorted(found, reverse=True)
 
 
 def test_labels_must_be_placed_once() -> None:
     label = Label("exit")
-    with pytest.raises(ValueError, match="Label.'exit'. is branched to but not placed"):
+    with pytest.raises(ValueError, match=r"Label.'exit'. is branched to but not placed"):
         encode([(JMP, (label,), None)])
-    with pytest.raises(ValueError, match="Label.'exit'. is placed twice"):
+    with pytest.raises(ValueError, match=r"Label.'exit'. is placed twice"):
         encode([(label, (), None), (label, (), None)])
     assert encode([(label, (), None)]).labels == {label: 0}
     assert encode([]).code == b""
@@ -596,6 +599,16 @@ def test_vex_is_two_bytes_where_that_says_all() -> None:
     emit = INSTRUCTIONS["vsqrtsd_xxx"].emit
     assert emit((9, 10, 1)).hex(" ") == "c5 2b 51 c9"
     assert emit((1, 2, 9)).hex(" ") == "c4 c1 6b 51 c9"
+
+
+def test_keys_are_made_as_documented() -> None:
+    keys = """add_rr add_rm add_mr add_ri add_mi add32_ri mov_ri mov32_rr mov8_mr mov16_mr
+        movzx8_rr movzx16_rm movsx8_rr movsxd_rr test8_ri shl_rc shld_rri lea_rm lea32_rm imul_rmi
+        setcc_r cmovcc_rm jcc_j jmp_j jmp_m call_r push_i cqo mulx_rrm shlx_rmr
+        cvtsi2sd_xr cvttsd2si_rx sqrtsd_xx pxor_xm movq_xr movq_rx stmxcsr_m"""
+    assert set(keys.split()) <= set(INSTRUCTIONS)
+    assert all(key == instruction.key for key, instruction in INSTRUCTIONS.items())
+    assert all(len(i.roles) == len(i.kinds) for i in INSTRUCTIONS.values())
 
 
 def test_immediate_sizes_in_both_columns_agree() -> None:

@@ -184,7 +184,7 @@ def test_the_space_between_is_int3(allocator: Allocator) -> None:
 
 
 def test_code_is_its_own_reference() -> None:
-    allocator = Allocator()
+    allocator = Allocator("")
     code = allocator.install(answer(1))
     alive = weakref.ref(code)
     assert "10 bytes" in repr(code)
@@ -220,7 +220,7 @@ def test_the_dead_become_int3_and_then_room(allocator: Allocator) -> None:
 
 
 def test_installing_and_dropping_does_not_grow(allocator: Allocator) -> None:
-    for number in range(10_000 if allocator.policy()[0] == "mprotect" else 3_000):
+    for number in range(10_000):
         allocator.install(answer(number) + b"\x90" * (number % 200))
     assert allocator.statistics().pages <= memory.SPARE_PAGES
     for number in range(20):
@@ -486,7 +486,7 @@ def test_parent_and_child_do_not_disturb_each_other(name: str) -> None:
 
 def test_a_child_that_python_was_not_told_about() -> None:
     """As under uWSGI: the lock and the books are left as some other thread had them."""
-    allocator = Allocator()
+    allocator = Allocator("")
     code = allocator.install(answer(1))
     allocator.after_fork_in_child()
     assert call(allocator.install(answer(2))) == 2
@@ -659,6 +659,22 @@ def test_a_failing_erasure_stays_queued(
     assert allocator.collect() == 51
     assert allocator.statistics()[2] == 10 * 912
     assert call(allocator.install(answer(7))) == 7
+
+
+def test_mappings_are_left_for_python(allocator: Allocator) -> None:
+    """At the system's limit of mappings every allocation of the process would fail."""
+    allocator.policy()
+    assert 1000 < allocator._most < int(Path("/proc/sys/vm/max_map_count").read_text())
+    allocator._most = 5
+    codes = [allocator.install(answer(number) + b"\x90" * 3000) for number in range(4)]
+    codes.append(allocator.install(answer(4) + b"\x90" * 5000))
+    for size in (3000, 5000):
+        with pytest.raises(CodeMemoryError, match="there are 5 mappings of code"):
+            allocator.install(b"\x90" * size)
+    codes.append(allocator.install(answer(5)))
+    assert [call(code) for code in codes] == list(range(6))
+    codes.pop(4)
+    assert call(allocator.install(answer(6) + b"\x90" * 5000)) == 6
 
 
 # The choice of the policy.

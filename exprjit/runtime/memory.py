@@ -25,7 +25,7 @@ from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
-from exprjit.runtime.pages import PAGE, CodeMemoryError, check_setting, choose
+from exprjit.runtime.pages import PAGE, CodeMemoryError, check_setting, choose, most_mappings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,6 +155,7 @@ class Allocator:
             check_setting(setting)
         self._setting = setting
         self._choice: tuple[Policy | None, Kernel | None, str] | None = None
+        self._most = 0
         # Reentrant, so that whoever comes in while this thread holds it finds `_busy` set.
         self._lock = RLock()
         self._busy = False
@@ -245,6 +246,7 @@ class Allocator:
             setting = self._setting
             if setting is None:
                 setting = os.environ.get("EXPRJIT_MEMORY", "")
+            self._most = most_mappings()
             self._choice = choose(setting)
         return self._choice
 
@@ -272,7 +274,7 @@ class Allocator:
             self._erase_dead()
             page = self._page_with(units)
         if page is None:
-            address = policy.map(piece.ljust(PAGE, INT3))
+            address = self._map(policy, piece.ljust(PAGE, INT3))
             page = self._pages[address] = Page(address, ALL_FREE >> units << units)
             self._shelve(page)
             return Code(address, len(code), self._queue)
@@ -290,9 +292,14 @@ class Allocator:
         """Install in a mapping of its own: one step in the books, so fit for any moment."""
         policy, _ = self._tools()
         content = code.ljust(-(-len(code) // PAGE) * PAGE, INT3)
-        address = policy.map(content)
+        address = self._map(policy, content)
         self._mappings[address] = len(content)
         return Code(address, len(code), self._queue)
+
+    def _map(self, policy: Policy, content: bytes) -> int:
+        if len(self._pages) + len(self._mappings) >= self._most:
+            raise CodeMemoryError(f"there are {self._most} mappings of code (ENOMEM)", ENOMEM)
+        return policy.map(content)
 
     def _page_with(self, units: int) -> Page | None:
         """Take the page whose longest run is the least that will do from its shelf."""
@@ -317,20 +324,11 @@ class Allocator:
 
     def _erase_dead(self) -> int:
         """Erase all that have died; returns how many. The books are ours alone."""
-        for _ in range(len(self._queue)):
-            entry = self._queue.popleft()
-            alive, address, size = entry
-            if alive() is not None:
-                self._queue.append(entry)
-                continue
-            home = address if address in self._mappings else address & -PAGE
-            self._dead.setdefault(home, {})[address] = size
-        # Whoever was brought back to life stays in the queue and must not cause erasing again.
-        self._erase_at = len(self._queue) + ERASE_AT
         erased = 0
         spare = len(self._shelves[UNITS])
         overwrite = []
         try:
+            self._sort_dead()
             # Unmapping first: it needs no memory, and sets some free.
             for home in list(self._dead):
                 page = self._pages.get(home)
@@ -343,8 +341,25 @@ class Allocator:
             for home in overwrite:
                 erased += self._overwrite(home)
         except (CodeMemoryError, MemoryError):
-            pass  # what is still in `_dead` waits for the next time
+            pass  # what was not erased waits for the next time
         return erased
+
+    def _sort_dead(self) -> None:
+        """Move those who died from the queue to their pages in `_dead`."""
+        for _ in range(len(self._queue)):
+            entry = self._queue.popleft()
+            alive, address, size = entry
+            if alive() is not None:
+                self._queue.append(entry)
+                continue
+            home = address if address in self._mappings else address & -PAGE
+            try:
+                self._dead.setdefault(home, {})[address] = size
+            except MemoryError:
+                self._queue.append(entry)
+                raise
+        # Whoever was brought back to life stays in the queue and must not cause erasing again.
+        self._erase_at = len(self._queue) + ERASE_AT
 
     def _unmap(self, home: int) -> int:
         """Give a mapping or an empty page back; returns how many functions that erases.

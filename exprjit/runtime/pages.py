@@ -261,6 +261,19 @@ class Mprotect:
 POLICIES: dict[str, Callable[[Kernel], Policy]] = {"sealed": Sealed, "mprotect": Mprotect}
 
 
+def most_mappings() -> int:
+    """How many mappings code memory may have: three quarters of what the system allows a process.
+
+    Python's own memory comes as mappings too. A process at the limit can do nothing any more.
+    """
+    try:
+        with open("/proc/sys/vm/max_map_count", encoding="ascii") as file:
+            allowed = int(file.read())
+    except (OSError, ValueError):
+        allowed = 65530  # the kernel's default
+    return allowed * 3 // 4
+
+
 def check_setting(setting: str) -> None:
     """Raise ValueError unless `setting` names a policy or is empty, which leaves the choice."""
     if setting not in ("", *POLICIES, "none"):

@@ -338,7 +338,7 @@ def _name(source: Row, mnemonic: str, operands: list[str]) -> str:
     """The first part of the key: the mnemonic, with the operation's size if that is not 64."""
     if source.name:
         return source.name
-    sizes = [kind_size(_kinds(operand)[-1]) for operand in operands]
+    sizes = [kind_size(_kinds(operand)[0]) for operand in operands]
     size = next(filter(None, reversed(sizes)), 64)
     return mnemonic.replace("<", "").replace(">", "") + ("" if size == 64 else str(size))
 

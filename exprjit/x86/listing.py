@@ -48,6 +48,8 @@ def _operand(kind: str, operand: Any, label_names: Mapping[Label, str]) -> str:
     if kind in FIXED:
         return kind
     if kind.startswith("rel"):
+        if isinstance(operand, int):  # a distance from the end of the branch
+            return f"{operand:+d}"
         return str(label_names.get(operand) or operand.name or "?")
     if kind.startswith("r"):
         return name(operand, int(kind[1:]))

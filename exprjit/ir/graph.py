@@ -1,0 +1,228 @@
+"""The graph: what a formula computes, as pure and total nodes, each made once.
+
+`make` is the only way to a node.  It folds constants, puts them on the right, applies the
+algebra (of the operator table first, then of rules.py) and finds the node if it already
+exists, so a graph is simplified as it is built and common sub-expressions are one node.
+
+What can fail is beside the values: a list of bail conditions in source order.  Where one is
+not 0, the machine code gives up and the interpreter makes the error.  A condition is left
+out only if it is proved to be 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ..language.operators import BOOLEANS, OPERATORS, Operator
+from .rules import Rules
+
+CONST: Final = "const"
+PARAM: Final = "param"
+
+#: Bitwise operators give 0 or 1 where both operands are 0 or 1.
+_BITWISE: Final = frozenset(("bitand", "bitor", "bitxor"))
+
+
+class Node:
+    """A value: an operator of the table applied to nodes, a constant or a parameter.
+
+    op: the operator's name, or CONST or PARAM.  args: the operands.  value: a constant's
+    number or a parameter's position.  index: position in the graph; operands come first.
+    boolean: the value is 0 or 1.  span: the source range that the node came from.
+    """
+
+    __slots__ = ("args", "boolean", "index", "op", "span", "value")
+
+    def __init__(
+        self,
+        op: str,
+        args: tuple[Node, ...],
+        value: int,
+        index: int,
+        boolean: bool,
+        span: tuple[int, int] | None,
+    ) -> None:
+        self.op = op
+        self.args = args
+        self.value = value
+        self.index = index
+        self.boolean = boolean
+        self.span = span
+
+    def __repr__(self) -> str:
+        if self.op is CONST:
+            return str(self.value)
+        return f"%{self.index}"
+
+
+class Bail:
+    """A condition under which the interpreter has to answer.
+
+    position: the condition stands before the nodes from this index on.
+    """
+
+    __slots__ = ("condition", "position", "span")
+
+    def __init__(self, condition: Node, position: int, span: tuple[int, int] | None) -> None:
+        self.condition = condition
+        self.position = position
+        self.span = span
+
+
+class Graph:
+    """The nodes of one formula, its bail conditions and its result.
+
+    params: the parameters' names.  native: names of the operators that stay as they are
+    although the table could expand them, because the machine has an instruction.
+    rules: the algebra to apply.
+    """
+
+    __slots__ = (
+        "_bailing",
+        "_made",
+        "bails",
+        "native",
+        "nodes",
+        "params",
+        "result",
+        "rules",
+        "span",
+    )
+
+    result: Node
+
+    def __init__(self, params: tuple[str, ...], native: frozenset[str], rules: Rules) -> None:
+        self.params = params
+        self.native = native
+        self.rules = rules
+        self.nodes: list[Node] = []
+        self.bails: list[Bail] = []
+        #: The source range that nodes being made belong to.
+        self.span: tuple[int, int] | None = None
+        self._made: dict[tuple[Any, ...], Node] = {}
+        self._bailing: set[Node] = set()
+
+    def _new(self, op: str, args: tuple[Node, ...], value: int, boolean: bool) -> Node:
+        node = Node(op, args, value, len(self.nodes), boolean, self.span)
+        self.nodes.append(node)
+        return node
+
+    def const(self, value: int) -> Node:
+        """The node of a 64-bit constant."""
+        key = (CONST, value)
+        node = self._made.get(key)
+        if node is None:
+            node = self._made[key] = self._new(CONST, (), value, 0 <= value <= 1)
+        return node
+
+    def param(self, position: int) -> Node:
+        """The node of the parameter at `position`."""
+        key = (PARAM, position)
+        node = self._made.get(key)
+        if node is None:
+            node = self._made[key] = self._new(PARAM, (), position, False)
+        return node
+
+    def find(self, op: str, *args: Node) -> Node | None:
+        """The node that `make` gave for these operands, if it was asked."""
+        return self._made.get((op, *args))
+
+    def make(self, op: str, *operands: Node | int) -> Node:
+        """The node for operator `op` of the table; ints are constants."""
+        args = tuple([self.const(a) if type(a) is int else a for a in operands])
+        key = (op, *args)
+        node = self._made.get(key)
+        if node is None:
+            node = self._made[key] = self._simplified(op, args)  # type: ignore[arg-type]
+        return node
+
+    def _simplified(self, op: str, args: tuple[Node, ...]) -> Node:
+        row = OPERATORS[op]
+        for arg in args:
+            if arg.op is not CONST:
+                break
+        else:
+            return self.const(row(*[arg.value for arg in args]))
+        if len(args) == 2:
+            left, right = args
+            # Constants on the right, else the older node on the left: one order, one node.
+            if left.op is CONST or (right.op is not CONST and left.index > right.index):
+                if row.commutative:
+                    return self.make(op, right, left)
+                if row.swapped:
+                    return self.make(row.swapped, right, left)
+            known = self._by_columns(row, left, right)
+            if known is not None:
+                return known
+        found = self.rules.rewrite(self, op, args)
+        if found is not None:
+            return found
+        if row.expansion is not None and op not in self.native:
+            return row.expansion(self.make, *args)  # type: ignore[no-any-return]
+        key = (op, *args)
+        node = self._made.get(key)
+        if node is None:
+            boolean = op in BOOLEANS or (
+                (op in _BITWISE and args[0].boolean and args[1].boolean)
+                or (op == "select" and args[1].boolean and args[2].boolean)
+            )
+            node = self._made[key] = self._new(op, args, 0, boolean)
+        return node
+
+    def _by_columns(self, row: Operator, left: Node, right: Node) -> Node | None:
+        """What the table's algebra says: identity, absorber, equal operands."""
+        if right.op is CONST:
+            if right.value == row.identity:
+                return left
+            if right.value == row.absorber:
+                return right
+        elif left is right and row.same is not None:
+            return left if row.same == "x" else self.const(int(row.same))
+        return None
+
+    def bail(self, condition: Node) -> None:
+        """Add a bail condition after the ones there are."""
+        if condition.op is CONST and condition.value == 0:
+            return
+        if condition not in self._bailing:
+            self._bailing.add(condition)
+            self.bails.append(Bail(condition, len(self.nodes), self.span))
+
+    def live(self) -> list[Node]:
+        """The nodes that the result and the bail conditions need, operands first."""
+        needed = bytearray(len(self.nodes))
+        for root in (self.result, *(bail.condition for bail in self.bails)):
+            needed[root.index] = 1
+        for node in reversed(self.nodes):
+            if needed[node.index]:
+                for arg in node.args:
+                    needed[arg.index] = 1
+        return [node for node in self.nodes if needed[node.index]]
+
+    def __str__(self) -> str:
+        return dump(self)
+
+
+def dump(graph: Graph) -> str:
+    """The graph as text: a line per live node and bail condition, in order."""
+    names: dict[Node, str] = {}
+    lines: list[str] = []
+    bails = list(graph.bails)
+
+    def flush(index: int) -> None:
+        while bails and bails[0].position <= index:
+            lines.append(f"bail {names[bails.pop(0).condition]}")
+
+    for node in graph.live():
+        flush(node.index)
+        if node.op is CONST:
+            names[node] = str(node.value)
+        elif node.op is PARAM:
+            names[node] = graph.params[node.value]
+        else:
+            names[node] = f"%{len(names)}"
+            operands = " ".join(names[arg] for arg in node.args)
+            lines.append(f"{names[node]} = {node.op} {operands}")
+    flush(len(graph.nodes))
+    lines.append(f"return {names[graph.result]}")
+    return "\n".join(lines)

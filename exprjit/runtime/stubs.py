@@ -1,0 +1,318 @@
+"""The machine code that every natively called object shares: the stubs its entry jumps to.
+
+They call Python's C functions at their addresses, which `symbols` finds. What each stub is for is
+told in `pycall.py`.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from exprjit.runtime import memory
+from exprjit.x86.encoder import Label, Line, encode
+from exprjit.x86.instructions import INSTRUCTIONS
+from exprjit.x86.registers import (
+    CC_E,
+    CC_GE,
+    CC_NE,
+    R12,
+    R13,
+    R14,
+    R15,
+    RAX,
+    RBP,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    RSI,
+    RSP,
+    Mem,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+# The layout of an instance: the bare object, then eight bytes each.
+VECTORCALL = object.__basicsize__
+WEAKLIST = VECTORCALL + 8
+SLOW = WEAKLIST + 8
+BAIL = SLOW + 8
+
+#: The C functions used here and by the entries; all are in the stable ABI of every supported
+#: version but the last, which Python 3.10 does not export.
+FUNCTIONS = (
+    "PyLong_AsLong PyLong_FromLong PyErr_Occurred PyErr_ExceptionMatches PyErr_Clear "
+    "PyObject_Call PyTuple_New PyTuple_SetItem PyTuple_GetItem PyTuple_Size PyDict_New "
+    "PyDict_SetItem Py_IncRef Py_DecRef PyType_FromSpecWithBases PyType_GenericAlloc "
+    "PyType_GetSlot PyVectorcall_Call PyObject_Vectorcall"
+).split()
+OPTIONAL = {"PyObject_Vectorcall"}
+
+
+class PyCallError(Exception):
+    """Python objects with machine code cannot be made here; the text is the reason."""
+
+
+@cache
+def symbols() -> Mapping[str, int]:
+    """The addresses of Python's C functions: FUNCTIONS, less the OPTIONAL ones not exported.
+
+    Raises:
+        PyCallError: this Python cannot be called from machine code.
+    """
+    if sys.implementation.name != "cpython":
+        raise PyCallError(f"the native call needs CPython, not {sys.implementation.name}")
+    try:
+        from ctypes import c_void_p, cast, pythonapi
+    except ImportError as error:
+        raise PyCallError(f"Python's C functions cannot be reached: {error}") from None
+    found = {}
+    for name in FUNCTIONS:
+        try:
+            address = cast(getattr(pythonapi, name), c_void_p).value
+        except AttributeError:
+            address = None
+        if address:
+            found[name] = address
+        elif name not in OPTIONAL:
+            raise PyCallError(f"this Python does not export {name}")
+    return found
+
+
+# The stubs.
+
+
+class Stubs(NamedTuple):
+    """Addresses of the stubs; the head of `pycall.py` tells what they do.
+
+    Attributes:
+        slow: jumped to by an entry, with the stack and the four arguments as at the entry.
+        bail: called as PyObject *bail(PyObject *callable, const int64_t *values, Py_ssize_t n);
+            returns what the entry returns: a new reference, or NULL with an exception set.
+        failed: jumped to as `slow` is, with the exception of PyLong_AsLong set.
+    """
+
+    slow: int
+    bail: int
+    failed: int
+
+
+def op(key: str, *operands: object) -> Line:
+    """A line of code: the instruction `key` of the table with its operands."""
+    return INSTRUCTIONS[key], operands, None
+
+
+def place(label: Label) -> Line:
+    """The line that gives a label its place."""
+    return label, (), None
+
+
+def call(address: int) -> tuple[Line, Line]:
+    """Call a C function. rsp must be a multiple of 16 here (System V ABI, 3.2.2)."""
+    return op("mov_ri", RAX, address), op("call_r", RAX)
+
+
+def assemble(functions: Mapping[str, int]) -> tuple[bytes, Stubs]:
+    """The code of the stubs, calling these C functions, and where in it they begin."""
+    slow, bail, failed = Label("slow"), Label("bail"), Label("failed")
+    # `failed` runs on into `slow`.
+    lines = [place(failed), op("endbr64"), *_failed(functions), place(slow), op("endbr64")]
+    lines += _slow(functions) if "PyObject_Vectorcall" in functions else _slow_by_tuple(functions)
+    lines += [place(bail), op("endbr64"), *_bail(functions)]
+    encoded = encode(lines)
+    at = encoded.labels
+    return encoded.code, Stubs(at[slow], at[bail], at[failed])
+
+
+def _failed(functions: Mapping[str, int]) -> Iterable[Line]:
+    """Clear the exception if it is one of the two, with the arguments back in their registers.
+
+    The built-in exceptions are static objects: their addresses are good for ever.
+    """
+    arguments = (RDI, RSI, RDX, RCX)
+    expected = Label("expected")
+    yield from (op("push_r", register) for register in arguments)
+    yield op("sub_ri", RSP, 8)
+    for exception in (TypeError, OverflowError):
+        yield op("mov_ri", RDI, id(exception))
+        yield from call(functions["PyErr_ExceptionMatches"])
+        yield op("test32_rr", RAX, RAX)
+        yield op("jcc_j", CC_NE, expected)
+    yield op("add_ri", RSP, 8 + 8 * len(arguments))
+    yield op("xor32_rr", RAX, RAX)
+    yield op("ret")
+    yield place(expected)
+    yield from call(functions["PyErr_Clear"])
+    yield op("add_ri", RSP, 8)
+    yield from (op("pop_r", register) for register in reversed(arguments))
+
+
+def _slow(functions: Mapping[str, int]) -> Iterable[Line]:
+    """Call the object in "slow" with the same arguments, in the same stack frame.
+
+    Who called us holds a reference to the instance, which holds one to that object.
+    """
+    yield op("mov_rm", RDI, Mem(RDI, disp=SLOW))
+    yield op("mov_ri", RAX, functions["PyObject_Vectorcall"])
+    yield op("jmp_r", RAX)
+
+
+def _slow_by_tuple(functions: Mapping[str, int]) -> Iterable[Line]:
+    """The same with PyObject_Call, for want of PyObject_Vectorcall.
+
+    rbx: the object in "slow"; r12: args; r13: how many are positional; r14: kwnames; rbp: their
+    tuple; r15: a counter, then the dict of the keyword arguments or NULL.
+    """
+    invoke, release, leave = Label("invoke"), Label("release"), Label("leave")
+    saved = (RBX, RBP, R12, R13, R14, R15)
+    yield from (op("push_r", register) for register in saved)
+    yield op("sub_ri", RSP, 8)
+    yield op("mov_rm", RBX, Mem(RDI, disp=SLOW))
+    yield op("mov_rr", R12, RSI)
+    yield op("mov_rr", R13, RDX)
+    yield op("btr_ri", R13, 63)  # PY_VECTORCALL_ARGUMENTS_OFFSET
+    yield op("mov_rr", R14, RCX)
+    yield from _make_tuple(functions, leave)
+    yield op("xor32_rr", R15, R15)
+    yield op("test_rr", R14, R14)
+    yield op("jcc_j", CC_E, invoke)
+    yield from _make_dict(functions, invoke, release)
+    yield place(invoke)
+    yield op("mov_rr", RDI, RBX)
+    yield op("mov_rr", RSI, RBP)
+    yield op("mov_rr", RDX, R15)
+    yield from call(functions["PyObject_Call"])
+    yield place(release)
+    yield op("mov_rr", R12, RAX)
+    yield op("mov_rr", RDI, RBP)
+    yield from call(functions["Py_DecRef"])
+    yield op("mov_rr", RDI, R15)
+    yield from call(functions["Py_DecRef"])  # NULL is fine
+    yield op("mov_rr", RAX, R12)
+    yield place(leave)
+    yield op("add_ri", RSP, 8)
+    yield from (op("pop_r", register) for register in reversed(saved))
+    yield op("ret")
+
+
+def _make_tuple(functions: Mapping[str, int], leave: Label) -> Iterable[Line]:
+    """rbp = a new tuple of the r13 objects at r12; to `leave` with rax = 0 if that fails."""
+    items, done = Label("items"), Label("done")
+    yield op("mov_rr", RDI, R13)
+    yield from call(functions["PyTuple_New"])
+    yield op("mov_rr", RBP, RAX)
+    yield op("test_rr", RAX, RAX)
+    yield op("jcc_j", CC_E, leave)
+    yield op("xor32_rr", R15, R15)
+    yield place(items)
+    yield op("cmp_rr", R15, R13)
+    yield op("jcc_j", CC_GE, done)
+    yield op("mov_rm", RDI, Mem(R12, R15, 8))
+    yield from call(functions["Py_IncRef"])
+    yield op("mov_rr", RDI, RBP)
+    yield op("mov_rr", RSI, R15)
+    yield op("mov_rm", RDX, Mem(R12, R15, 8))
+    yield from call(functions["PyTuple_SetItem"])  # takes over the reference; cannot fail here
+    yield op("inc_r", R15)
+    yield op("jmp_j", items)
+    yield place(done)
+
+
+def _make_dict(functions: Mapping[str, int], full: Label, release: Label) -> Iterable[Line]:
+    """r15 = a new dict of the names r14 and the objects at r12 + 8 * r13, and then to `full`.
+
+    To `release` with rax = 0 if that fails; r15 is then what was made of it, or 0.
+    """
+    names = Label("names")
+    yield from call(functions["PyDict_New"])
+    yield op("mov_rr", R15, RAX)
+    yield op("test_rr", RAX, RAX)
+    yield op("jcc_j", CC_E, release)
+    yield op("lea_rm", R12, Mem(R12, R13, 8))
+    yield op("xor32_rr", R13, R13)
+    yield place(names)
+    yield op("mov_rr", RDI, R14)
+    yield from call(functions["PyTuple_Size"])
+    yield op("cmp_rr", R13, RAX)
+    yield op("jcc_j", CC_GE, full)
+    yield op("mov_rr", RDI, R14)
+    yield op("mov_rr", RSI, R13)
+    yield from call(functions["PyTuple_GetItem"])  # a borrowed reference
+    yield op("mov_rr", RDI, R15)
+    yield op("mov_rr", RSI, RAX)
+    yield op("mov_rm", RDX, Mem(R12, R13, 8))
+    yield from call(functions["PyDict_SetItem"])
+    yield op("inc_r", R13)
+    yield op("test32_rr", RAX, RAX)
+    yield op("jcc_j", CC_E, names)
+    yield op("xor32_rr", RAX, RAX)
+    yield op("jmp_j", release)
+
+
+def _bail(functions: Mapping[str, int]) -> Iterable[Line]:
+    """Box the values into a tuple and call the object in "bail" with it.
+
+    rbx: the instance; r12: values; r13: n; rbp: the tuple; r14: a counter.
+    """
+    boxes, invoke, release, leave = map(Label, "boxes invoke release leave".split())
+    saved = (RBX, RBP, R12, R13, R14)  # an odd number, so the stack is aligned for calls
+    yield from (op("push_r", register) for register in saved)
+    yield op("mov_rr", RBX, RDI)
+    yield op("mov_rr", R12, RSI)
+    yield op("mov_rr", R13, RDX)
+    yield op("mov_rr", RDI, RDX)
+    yield from call(functions["PyTuple_New"])
+    yield op("mov_rr", RBP, RAX)
+    yield op("test_rr", RAX, RAX)
+    yield op("jcc_j", CC_E, leave)
+    yield op("xor32_rr", R14, R14)
+    yield place(boxes)
+    yield op("cmp_rr", R14, R13)
+    yield op("jcc_j", CC_GE, invoke)
+    yield op("mov_rm", RDI, Mem(R12, R14, 8))
+    yield from call(functions["PyLong_FromLong"])
+    yield op("test_rr", RAX, RAX)
+    yield op("jcc_j", CC_E, release)
+    yield op("mov_rr", RDI, RBP)
+    yield op("mov_rr", RSI, R14)
+    yield op("mov_rr", RDX, RAX)
+    yield from call(functions["PyTuple_SetItem"])  # takes over the reference; cannot fail here
+    yield op("inc_r", R14)
+    yield op("jmp_j", boxes)
+    yield place(invoke)
+    yield op("mov_rm", RDI, Mem(RBX, disp=BAIL))
+    yield op("mov_rr", RSI, RBP)
+    yield op("xor32_rr", RDX, RDX)
+    yield from call(functions["PyObject_Call"])
+    yield place(release)
+    yield op("mov_rr", R12, RAX)
+    yield op("mov_rr", RDI, RBP)
+    yield from call(functions["Py_DecRef"])
+    yield op("mov_rr", RAX, R12)
+    yield place(leave)
+    yield from (op("pop_r", register) for register in reversed(saved))
+    yield op("ret")
+
+
+# The first is the one in use. Two threads may both install, and neither is ever freed: code that
+# is called from elsewhere knows the addresses.
+_installed: list[tuple[memory.Code, Stubs]] = []
+
+
+def stubs() -> Stubs:
+    """The stubs, installed at the first need and kept for good.
+
+    Raises:
+        PyCallError: there is no code memory, or none now.
+    """
+    if not _installed:
+        code, at = assemble(symbols())
+        try:
+            owner = memory.install(code)
+        except memory.CodeMemoryError as error:
+            raise PyCallError(str(error)) from None
+        _installed.append((owner, Stubs(*(owner.address + offset for offset in at))))
+    return _installed[0][1]

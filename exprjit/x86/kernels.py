@@ -1,0 +1,277 @@
+"""How values enter code and leave it: the C function, the checked C function, the Python call.
+
+A kernel is a prologue, a formula's block and an epilogue.  The block is the same for all;
+what differs is where parameters arrive, what becomes of the result, and what happens when
+the code bails.  Stack frames are laid out from rsp upwards, with spill slots last, so that
+their number need not be known before the block is allocated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from ..ir.graph import Graph
+from .block import Block, Macro
+from .encoder import Encoded, Label, Line, encode
+from .instructions import INSTRUCTIONS
+from .regalloc import ORDER, Allocation, Arrival, allocate
+from .registers import ARGUMENTS, CC, RAX, RCX, RDI, RDX, RSI, RSP, Mem
+from .scalar import SCALAR
+from .select import Selector, select
+
+#: The largest frame that code may ask for, in bytes: what a thread with a small stack can
+#: spare.  It is reached by formulas with thousands of values alive at once.
+MAX_FRAME: Final = 1 << 16
+
+_WORD: Final = 8
+
+
+class FrameTooLarge(Exception):
+    """The code would need more stack than `MAX_FRAME`."""
+
+
+class CallTargets(NamedTuple):
+    """Addresses that code for Python calls refers to (runtime/pycall.py says what they do)."""
+
+    PyLong_AsLong: int
+    PyLong_FromLong: int
+    PyErr_Occurred: int
+    slow: int
+    bail: int
+    failed: int
+
+
+class Code(NamedTuple):
+    """A kernel: its bytes with the lines they come from, and the block they were made of."""
+
+    encoded: Encoded
+    block: Block
+
+
+def _line(key: str, *operands: object) -> Line:
+    return INSTRUCTIONS[key], operands, None
+
+
+def _place(label: Label) -> Line:
+    return label, (), None
+
+
+def _number(register: int, value: int) -> Line:
+    return _line("xor32_rr", register, register) if value == 0 else _line("mov_ri", register, value)
+
+
+def _result_in(register: int) -> Callable[[Selector, int], None]:
+    """The end of a block that leaves its result in a register."""
+    result = Macro("result", lambda: ([], []), reads=(register,))
+    return lambda s, value: s.emit(result, reads=(value,))
+
+
+def _frame(size: int, saved: Sequence[int]) -> tuple[list[Line], list[Line]]:
+    """What makes and what undoes a frame of `size` bytes that keeps the registers `saved`."""
+    if size > MAX_FRAME:
+        raise FrameTooLarge(f"the formula needs {size:,} bytes of stack; at most {MAX_FRAME:,}")
+    enter = [_line("push_r", register) for register in saved]
+    leave = [_line("pop_r", register) for register in reversed(saved)]
+    if size:
+        enter.append(_line("sub_ri", RSP, size))
+        leave.insert(0, _line("add_ri", RSP, size))
+    return enter, leave
+
+
+# C functions. --------------------------------------------------------------------------------
+
+
+def _arrivals(block: Block, first: int) -> dict[int, Arrival]:
+    """Where System V passes the parameters if `first` arguments come before them.
+
+    Those on the stack are given as offsets from where the caller's frame begins.
+    """
+    arrivals = {}
+    for position, value in block.params.items():
+        place = position + first
+        if place < len(ARGUMENTS):
+            arrivals[value] = Arrival(ARGUMENTS[place], None)
+        else:
+            arrivals[value] = Arrival(None, Mem(_CALLER, disp=_WORD * (place - len(ARGUMENTS))))
+    return arrivals
+
+
+#: Stands for rsp as it was before the call, until the size of the frame is known.
+_CALLER: Final = -1
+
+
+def _in_frame(lines: list[Line], depth: int) -> list[Line]:
+    """`lines` with the caller's frame `depth` bytes above rsp."""
+    placed: list[Line] = []
+    for item, operands, tag in lines:
+        if any(type(o) is Mem and o.base == _CALLER for o in operands):
+            operands = tuple(
+                o._replace(base=RSP, disp=o.disp + depth)
+                if type(o) is Mem and o.base == _CALLER
+                else o
+                for o in operands
+            )
+        placed.append((item, operands, tag))
+    return placed
+
+
+def _body(block: Block, allocation: Allocation) -> tuple[list[Line], list[Line], list[Line]]:
+    """The frame's beginning, the block's lines in it, and the frame's end, for C functions."""
+    size = _WORD * allocation.slots
+    enter, leave = _frame(size, allocation.saved)
+    depth = size + _WORD * len(allocation.saved) + _WORD
+    if any(position >= len(ARGUMENTS) - 1 for position in block.params):
+        return enter, _in_frame(allocation.lines, depth), leave
+    return enter, allocation.lines, leave
+
+
+def function(graph: Graph, features: frozenset[str], order: Sequence[int] = ORDER) -> Code:
+    """``long f(long, ...)`` for a graph without bail conditions."""
+    assert not graph.bails, "a formula that can fail has no plain C function"
+    block = select(graph, SCALAR, features, _result_in(RAX))
+    allocation = allocate(block, _arrivals(block, 0), Mem(RSP), order)
+    enter, body, leave = _body(block, allocation)
+    lines = [_line("endbr64"), *enter, *body, *leave, _line("ret"), *allocation.cold]
+    return Code(encode(lines), block)
+
+
+def checked_function(graph: Graph, features: frozenset[str], order: Sequence[int] = ORDER) -> Code:
+    """``int f(long *result, long, ...)``: 0 with the result stored, or 1 and nothing stored."""
+    pointers: list[int] = []
+
+    def store(s: Selector, value: int) -> None:
+        pointers.append(s.new())
+        s.emit("mov_mr", Mem(pointers[0]), value)
+
+    block = select(graph, SCALAR, features, store)
+    arrivals = {pointers[0]: Arrival(RDI, None), **_arrivals(block, 1)}
+    allocation = allocate(block, arrivals, Mem(RSP), order)
+    enter, body, leave = _body(block, allocation)
+    lines = [_line("endbr64"), *enter, *body, _number(RAX, 0), *leave, _line("ret")]
+    if block.bails:
+        lines += [_place(block.bail), _number(RAX, 1), *leave, _line("ret")]
+    return Code(encode(lines + allocation.cold), block)
+
+
+# The Python call. ----------------------------------------------------------------------------
+
+
+def python_call(
+    graph: Graph,
+    features: frozenset[str],
+    targets: CallTargets,
+    order: Sequence[int] = ORDER,
+) -> Code:
+    """``PyObject *f(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)``.
+
+    The vectorcall protocol (PEP 590).  Arguments are unboxed into the frame in order; what
+    is not exactly the expected number of integers is handed to `targets.slow` as it came,
+    and a formula that bails gives the unboxed values to `targets.bail`.
+    """
+    count = len(graph.params)
+    block = select(graph, SCALAR, features, _result_in(RDI))
+    keep = block.bails or count > 1
+    arrivals = {}
+    for position, value in block.params.items():
+        last = position == count - 1
+        home = Mem(RSP, disp=_WORD * position) if keep else None
+        arrivals[value] = Arrival(RAX if last else None, home)
+    frame = _CallFrame(count)
+    allocation = allocate(block, arrivals, Mem(RSP, disp=frame.size), order)
+    size = frame.size + _WORD * allocation.slots
+    # The stack is aligned to 16 where functions are called: 8 are the return address.
+    if (size + _WORD * len(allocation.saved) + _WORD) % 16:
+        size += _WORD
+    enter, leave = _frame(size, allocation.saved)
+    slow = Label("slow")
+    lines = [
+        _line("endbr64"),
+        _line("test_rr", RCX, RCX),
+        _line("jcc_j", CC["ne"], slow),
+        # The topmost bit of nargsf is a flag: doubling drops it.
+        _line("lea_rm", RAX, Mem(RDX, RDX)),
+        _line("cmp_ri", RAX, 2 * count),
+        _line("jcc_j", CC["ne"], slow),
+        *enter,
+    ]
+    unbox, cold = frame.unbox(targets, leave, keep)
+    lines += unbox
+    lines += allocation.lines
+    lines += [_number(RAX, targets.PyLong_FromLong), *leave, _line("jmp_r", RAX)]
+    if block.bails:
+        lines += [
+            _place(block.bail),
+            _line("mov_rm", RDI, frame.callable),
+            _line("mov_rr", RSI, RSP),
+            _number(RDX, count),
+            _number(RAX, targets.bail),
+            _line("call_r", RAX),
+            *leave,
+            _line("ret"),
+        ]
+    lines += cold
+    lines += [_place(slow), _number(RAX, targets.slow), _line("jmp_r", RAX)]
+    return Code(encode(lines + allocation.cold), block)
+
+
+class _CallFrame:
+    """The frame of a Python call: the unboxed values, then what the call was given."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.callable = Mem(RSP, disp=_WORD * count)
+        self.args = Mem(RSP, disp=_WORD * (count + 1))
+        self.nargsf = Mem(RSP, disp=_WORD * (count + 2))
+        self.size = _WORD * (count + 3)
+
+    def unbox(
+        self, targets: CallTargets, leave: list[Line], keep: bool
+    ) -> tuple[list[Line], list[Line]]:
+        """Lines that unbox every argument into the frame, the last one also into rax.
+
+        keep: whether values are needed in the frame at all.
+        """
+        lines = [
+            _line("mov_mr", self.callable, RDI),
+            _line("mov_mr", self.args, RSI),
+            _line("mov_mr", self.nargsf, RDX),
+        ]
+        cold: list[Line] = []
+        failed = Label("failed")
+        for position in range(self.count):
+            suspicious, sound = Label("-1"), Label()
+            if position:
+                lines.append(_line("mov_rm", RSI, self.args))
+            lines += [
+                _line("mov_rm", RDI, Mem(RSI, disp=_WORD * position)),
+                _number(RAX, targets.PyLong_AsLong),
+                _line("call_r", RAX),
+                _line("cmp_ri", RAX, -1),
+                _line("jcc_j", CC["e"], suspicious),
+                _place(sound),
+            ]
+            if keep:
+                lines.append(_line("mov_mr", Mem(RSP, disp=_WORD * position), RAX))
+            # -1 is an error only if there is an exception.
+            cold += [
+                _place(suspicious),
+                _number(RAX, targets.PyErr_Occurred),
+                _line("call_r", RAX),
+                _line("test_rr", RAX, RAX),
+                _line("mov_ri", RAX, -1),
+                _line("jcc_j", CC["e"], sound),
+                _line("jmp_j", failed),
+            ]
+        if self.count:
+            cold += [
+                _place(failed),
+                _line("mov_rm", RDI, self.callable),
+                _line("mov_rm", RSI, self.args),
+                _line("mov_rm", RDX, self.nargsf),
+                *leave,
+                _line("xor32_rr", RCX, RCX),
+                _number(RAX, targets.failed),
+                _line("jmp_r", RAX),
+            ]
+        return lines, cold

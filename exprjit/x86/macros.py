@@ -1,0 +1,256 @@
+"""What takes more than an instruction: division that cannot trap, and the loops.
+
+Each macro has its operands in fixed registers and names every register it changes.  What
+they compute is total, like the meanings in the operator table: for a divisor of 0 the
+quotient and the remainder are 0, an exponent counts as unsigned, the root of a negative
+number is MIN.
+"""
+
+from __future__ import annotations
+
+from .block import Macro
+from .encoder import Label, Line
+from .instructions import INSTRUCTIONS
+from .registers import CC, RAX, RCX, RDI, RDX, RSI, RSP, Mem
+
+Lines = tuple[list[Line], list[Line]]
+
+#: MXCSR as every process starts with it: all exceptions masked, round to nearest.
+_DEFAULT_MXCSR = 0x1F80
+
+
+def _line(key: str, *operands: object) -> Line:
+    return INSTRUCTIONS[key], operands, None
+
+
+def _place(label: Label) -> Line:
+    return label, (), None
+
+
+def _jump(condition: str, label: Label) -> Line:
+    return _line("jcc_j", CC[condition], label)
+
+
+def _expand_idiv(divisor: int) -> Lines:
+    # idiv traps for a divisor of 0 and for MIN / -1.  x / -1 is x * -1, and x / 0 is x * 0.
+    special, done = Label("special divisor"), Label()
+    return [
+        _line("lea_rm", RDX, Mem(divisor, disp=1)),
+        _line("cmp_ri", RDX, 1),
+        _jump("be", special),
+        _line("cqo"),
+        _line("idiv_r", divisor),
+        _place(done),
+    ], [
+        _place(special),
+        _line("imul_rr", RAX, divisor),
+        _line("xor32_rr", RDX, RDX),
+        _line("jmp_j", done),
+    ]
+
+
+def _expand_idiv_safe(divisor: int) -> Lines:
+    return [_line("cqo"), _line("idiv_r", divisor)], []
+
+
+def _expand_div(divisor: int) -> Lines:
+    zero, done = Label("zero divisor"), Label()
+    return [
+        _line("test_rr", divisor, divisor),
+        _jump("e", zero),
+        _line("xor32_rr", RDX, RDX),
+        _line("div_r", divisor),
+        _place(done),
+    ], [
+        _place(zero),
+        _line("xor32_rr", RAX, RAX),
+        _line("xor32_rr", RDX, RDX),
+        _line("jmp_j", done),
+    ]
+
+
+def _expand_div_safe(divisor: int) -> Lines:
+    return [_line("xor32_rr", RDX, RDX), _line("div_r", divisor)], []
+
+
+def _expand_pow() -> Lines:
+    # Right-to-left binary exponentiation (Knuth, TAOCP 4.6.3): rax collects, rdx squares.
+    loop, even, done = Label("power"), Label(), Label()
+    return [
+        _line("mov_rr", RDX, RAX),
+        _line("mov_ri", RAX, 1),
+        _line("test_rr", RCX, RCX),
+        _jump("e", done),
+        _place(loop),
+        _line("shr_ri", RCX, 1),
+        _jump("ae", even),
+        _line("imul_rr", RAX, RDX),
+        _place(even),
+        _line("imul_rr", RDX, RDX),
+        _line("test_rr", RCX, RCX),
+        _jump("ne", loop),
+        _place(done),
+    ], []
+
+
+def _expand_pow_overflows() -> Lines:
+    # A square that overflows while bits of the exponent are left makes the power overflow,
+    # since the base is at least 2 in size: -1, 0 and 1 are seen to first.
+    loop, even, no, yes, done = Label("power"), Label(), Label("no"), Label("yes"), Label()
+    return [
+        _line("mov_rr", RDX, RAX),
+        _line("lea_rm", RAX, Mem(RDX, disp=1)),
+        _line("cmp_ri", RAX, 2),
+        _jump("be", no),
+        _line("cmp_ri", RCX, 63),
+        _jump("a", yes),
+        _line("mov_ri", RAX, 1),
+        _line("test_rr", RCX, RCX),
+        _jump("e", no),
+        _place(loop),
+        _line("shr_ri", RCX, 1),
+        _jump("ae", even),
+        _line("imul_rr", RAX, RDX),
+        _jump("o", yes),
+        _place(even),
+        _line("test_rr", RCX, RCX),
+        _jump("e", no),
+        _line("imul_rr", RDX, RDX),
+        _jump("no", loop),
+        _place(yes),
+        _line("mov_ri", RAX, 1),
+        _line("jmp_j", done),
+        _place(no),
+        _line("xor32_rr", RAX, RAX),
+        _place(done),
+    ], []
+
+
+def _magnitude(register: int, scratch: int) -> list[Line]:
+    """register = abs(register), MIN giving 2**63 read as unsigned."""
+    return [
+        _line("mov_rr", scratch, register),
+        _line("neg_r", scratch),
+        _line("cmovcc_rr", CC["ns"], register, scratch),
+    ]
+
+
+def _expand_gcd() -> Lines:
+    # Stein's binary algorithm (TAOCP 4.5.2, algorithm B).  After the first shift both are odd
+    # and below 2**63, so the sign of the difference tells which is greater.
+    loop, first_zero, done = Label("gcd"), Label(), Label()
+    return [
+        *_magnitude(RAX, RCX),
+        *_magnitude(RDX, RCX),
+        _line("test_rr", RAX, RAX),
+        _jump("e", first_zero),
+        _line("test_rr", RDX, RDX),
+        _jump("e", done),
+        _line("mov_rr", RCX, RAX),
+        _line("or_rr", RCX, RDX),
+        _line("bsf_rr", RDI, RCX),
+        _line("bsf_rr", RCX, RAX),
+        _line("shr_rc", RAX),
+        _place(loop),
+        _line("bsf_rr", RCX, RDX),
+        _line("shr_rc", RDX),
+        _line("mov_rr", RSI, RDX),
+        _line("sub_rr", RDX, RAX),
+        _line("cmovcc_rr", CC["b"], RAX, RSI),
+        *_magnitude(RDX, RSI),
+        _line("test_rr", RDX, RDX),
+        _jump("ne", loop),
+        _line("mov_rr", RCX, RDI),
+        _line("shl_rc", RAX),
+        _line("jmp_j", done),
+        _place(first_zero),
+        _line("mov_rr", RAX, RDX),
+        _place(done),
+    ], []
+
+
+def _expand_isqrt() -> Lines:
+    # The double nearest to x, its root rounded and cut, is the integer root or one more: one
+    # comparison corrects it.  The host's MXCSR may trap or round otherwise, so it is set and
+    # put back; the eight bytes below the stack pointer are ours (System V, red zone).
+    exact = Label()
+    saved, default = Mem(RSP, disp=-4), Mem(RSP, disp=-8)
+    return [
+        _line("stmxcsr_m", saved),
+        _line("mov32_mi", default, _DEFAULT_MXCSR),
+        _line("ldmxcsr_m", default),
+        _line("pxor_xx", 0, 0),
+        _line("cvtsi2sd_xr", 0, RAX),
+        _line("sqrtsd_xx", 0, 0),
+        _line("cvttsd2si_rx", RCX, 0),
+        _line("ldmxcsr_m", saved),
+        _line("mov_rr", RDX, RCX),
+        _line("imul_rr", RDX, RDX),
+        _line("cmp_rr", RDX, RAX),
+        _line("mov_rr", RAX, RCX),
+        _jump("be", exact),
+        _line("dec_r", RAX),
+        _place(exact),
+    ], []
+
+
+def _expand_pdep() -> Lines:
+    # For each bit of the mask, lowest first, one bit of the source.
+    loop, clear, done = Label("pdep"), Label(), Label()
+    return [
+        _line("xor32_rr", RCX, RCX),
+        _line("test_rr", RDX, RDX),
+        _jump("e", done),
+        _place(loop),
+        _line("mov_rr", RSI, RDX),
+        _line("neg_r", RSI),
+        _line("and_rr", RSI, RDX),
+        _line("xor_rr", RDX, RSI),
+        _line("shr_ri", RAX, 1),
+        _jump("ae", clear),
+        _line("or_rr", RCX, RSI),
+        _place(clear),
+        _line("test_rr", RDX, RDX),
+        _jump("ne", loop),
+        _place(done),
+        _line("mov_rr", RAX, RCX),
+    ], []
+
+
+def _expand_pext() -> Lines:
+    loop, clear, done = Label("pext"), Label(), Label()
+    return [
+        _line("xor32_rr", RCX, RCX),
+        _line("mov_ri", RDI, 1),
+        _line("test_rr", RDX, RDX),
+        _jump("e", done),
+        _place(loop),
+        _line("mov_rr", RSI, RDX),
+        _line("neg_r", RSI),
+        _line("and_rr", RSI, RDX),
+        _line("xor_rr", RDX, RSI),
+        _line("test_rr", RSI, RAX),
+        _jump("e", clear),
+        _line("or_rr", RCX, RDI),
+        _place(clear),
+        _line("add_rr", RDI, RDI),
+        _line("test_rr", RDX, RDX),
+        _jump("ne", loop),
+        _place(done),
+        _line("mov_rr", RAX, RCX),
+    ], []
+
+
+#: rax and rdx = rax / operand and rax % operand; the safe ones where the divisor allows it.
+IDIV = Macro("idiv", _expand_idiv, ("r",), (RAX,), (RAX, RDX))
+IDIV_SAFE = Macro("idiv safe", _expand_idiv_safe, ("r",), (RAX,), (RAX, RDX))
+DIV = Macro("div", _expand_div, ("r",), (RAX,), (RAX, RDX))
+DIV_SAFE = Macro("div safe", _expand_div_safe, ("r",), (RAX,), (RAX, RDX))
+
+#: rax = f(rax, second read); the other registers written are clobbered.
+POW = Macro("pow", _expand_pow, (), (RAX, RCX), (RAX, RCX, RDX))
+POW_OVERFLOWS = Macro("pow_overflows", _expand_pow_overflows, (), (RAX, RCX), (RAX, RCX, RDX))
+GCD = Macro("gcd", _expand_gcd, (), (RAX, RDX), (RAX, RCX, RDX, RSI, RDI))
+ISQRT = Macro("isqrt", _expand_isqrt, (), (RAX,), (RAX, RCX, RDX))
+PDEP = Macro("pdep", _expand_pdep, (), (RAX, RDX), (RAX, RCX, RDX, RSI))
+PEXT = Macro("pext", _expand_pext, (), (RAX, RDX), (RAX, RCX, RDX, RSI, RDI))

@@ -1,0 +1,463 @@
+"""Block to physical registers: linear scan in one walk backwards, after LuaJIT's lj_asm.c.
+
+Going backwards, a value is first met at its last use, where it is given a register, and
+last met where it is made, where the register is free again.  Three things follow almost by
+themselves: a two-address instruction gives its destination's register to the source that
+dies there, so most moves never come to be; a value that must leave its register (none is
+free, or an instruction needs just that one) is reloaded behind the instruction at hand,
+and stored once, where it is made; a constant is not stored but loaded again.
+
+Of the values that could make room the one whose next use, seen backwards, is farthest goes
+(Belady's rule).  Blocks are straight-line and in SSA form, so there is nothing to join.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from .block import FIRST_VIRTUAL, Block, Virtual
+from .encoder import Line
+from .instructions import INSTRUCTIONS, Instruction
+from .registers import (
+    CALLEE_SAVED,
+    R8,
+    R9,
+    R10,
+    R11,
+    R12,
+    R13,
+    R14,
+    R15,
+    RAX,
+    RBP,
+    RBX,
+    RCX,
+    RDI,
+    RDX,
+    RSI,
+    Mem,
+)
+
+#: What may be given out, best first: those that no instruction insists on, and only in the
+#: end those that have to be saved for the caller.
+ORDER: Final = (
+    RSI, RDI, R8, R9, R10, R11, RDX, RCX, RAX, RBX, RBP, R12, R13, R14, R15,
+)  # fmt: skip
+
+_MOVE: Final = INSTRUCTIONS["mov_rr"]
+_LOAD: Final = INSTRUCTIONS["mov_rm"]
+_STORE: Final = INSTRUCTIONS["mov_mr"]
+_NUMBER: Final = INSTRUCTIONS["mov_ri"]
+_EXCHANGE: Final = INSTRUCTIONS["xchg_rr"]
+_LEA: Final = INSTRUCTIONS["lea_rm"]
+_COMMUTATIVE: Final = frozenset(
+    INSTRUCTIONS[key] for key in ("add_rr", "and_rr", "or_rr", "xor_rr", "imul_rr")
+)
+
+
+class Arrival(NamedTuple):
+    """Where a parameter is when the block begins: a register, a place in memory, or both."""
+
+    register: int | None
+    home: Mem | None
+
+
+class Allocation(NamedTuple):
+    """Machine code of a block.
+
+    lines: in place; cold: out of the way, behind the function's end; slots: how many
+    8-byte spill slots there are; saved: callee-saved registers that are used.
+    """
+
+    lines: list[Line]
+    cold: list[Line]
+    slots: int
+    saved: tuple[int, ...]
+
+
+def allocate(
+    block: Block,
+    arrivals: dict[int, Arrival],
+    slot_base: Mem,
+    order: Sequence[int] = ORDER,
+) -> Allocation:
+    """Give physical registers to `block`.
+
+    arrivals: by virtual register, for every parameter.  slot_base: the first spill slot;
+    the others follow at higher addresses.  order: the registers to give out, best first;
+    what instructions insist on is used all the same.
+    """
+    allocator = _Allocator(block, arrivals, slot_base, order)
+    for position in range(len(block.code) - 1, -1, -1):
+        allocator.instruction(position)
+    allocator.enter()
+    lines = allocator.lines[::-1]
+    saved = tuple(r for r in CALLEE_SAVED if allocator.touched >> r & 1)
+    return Allocation(lines, allocator.cold, allocator.slots, saved)
+
+
+def parallel_moves(moves: Iterable[tuple[int, int]]) -> list[tuple[Instruction, int, int]]:
+    """Moves and exchanges that do all (destination, source) pairs as if at once."""
+    pending = {to: source for to, source in moves if to != source}
+    done: list[tuple[Instruction, int, int]] = []
+    while pending:
+        sources = set(pending.values())
+        free = [to for to in pending if to not in sources]
+        for to in free:
+            done.append((_MOVE, to, pending.pop(to)))
+        if not free:
+            # Only cycles are left: an exchange puts one value where it belongs.
+            to, source = next(iter(pending.items()))
+            done.append((_EXCHANGE, to, source))
+            del pending[to]
+            for other, place in pending.items():
+                if place == to:
+                    pending[other] = source
+            pending = {to: source for to, source in pending.items() if to != source}
+    return done
+
+
+class _Allocator:
+    """The walk's state; all of it is about the point just behind the instruction at hand."""
+
+    def __init__(
+        self, block: Block, arrivals: dict[int, Arrival], slot_base: Mem, order: Sequence[int]
+    ) -> None:
+        self.code = block.code
+        self.arrivals = arrivals
+        self.slot_base = slot_base
+        self.order = tuple(order)
+        #: The code so far, last line first.
+        self.lines: list[Line] = []
+        self.cold: list[Line] = []
+        self.slots = 0
+        self.touched = 0
+        #: Which value a register holds, and the other way round.
+        self.holder: list[int | None] = [None] * FIRST_VIRTUAL
+        self.location: dict[int, int] = {}
+        #: Where values that left their register are kept.
+        self.slot: dict[int, Mem] = {v: a.home for v, a in arrivals.items() if a.home is not None}
+        #: Values that are made again instead of kept.
+        self.constants: dict[int, int] = {}
+        #: For every value the positions where it is made and used, ascending.
+        self.uses: dict[int, list[int]] = {v: [-1] for v in arrivals}
+        #: Registers that it would be good to have a value in.
+        self.hints: dict[int, int] = {
+            v: a.register for v, a in arrivals.items() if a.register is not None
+        }
+        self._scan()
+        #: What the instruction at hand needs done around it.
+        self.pinned = 0
+        self.before: list[tuple[int, int]] = []
+        self.moves: list[tuple[int, int]] = []
+        self.stores: list[tuple[Mem, int]] = []
+        self.restores: list[tuple[int, int]] = []
+
+    def _scan(self) -> None:
+        uses, hints = self.uses, self.hints
+        for position, virtual in enumerate(self.code):
+            instruction, operands, tied, _, writes, _, _ = virtual
+            for value in _read(virtual):
+                uses[value].append(position)
+            for role, operand in zip(instruction.roles, operands, strict=True):
+                if role in ("w", "rw") and type(operand) is int:
+                    uses[operand] = [position]
+                    if tied in hints:
+                        hints[operand] = hints[tied]
+            for fixed, written in zip(instruction.writes, writes, strict=True):
+                if written is not None:
+                    uses[written] = [position]
+                    hints[written] = fixed
+            if instruction is _NUMBER:
+                self.constants[operands[0]] = operands[1]
+
+    # Registers. ----------------------------------------------------------------------------
+
+    def _hold(self, value: int, register: int) -> None:
+        self.holder[register] = value
+        self.location[value] = register
+        self.touched |= 1 << register
+
+    def _release(self, value: int) -> None:
+        register = self.location.pop(value, None)
+        if register is not None:
+            self.holder[register] = None
+
+    def _free(self, value: int | None, forbidden: int) -> int | None:
+        """A register that holds nothing, by preference the one hinted for `value`."""
+        holder = self.holder
+        hint = self.hints.get(value) if value is not None else None
+        if hint is not None and holder[hint] is None and not forbidden >> hint & 1:
+            return hint
+        for register in self.order:
+            if holder[register] is None and not forbidden >> register & 1:
+                return register
+        return None
+
+    def _take(self, value: int | None, forbidden: int) -> int:
+        """A register for `value` at the instruction at hand, evicting another if need be."""
+        register = self._free(value, forbidden | self.pinned)
+        if register is None:
+            register = self._farthest(forbidden | self.pinned)
+            self._evict(register)
+        return register
+
+    def _farthest(self, forbidden: int) -> int:
+        best, distance = -1, 1 << 62
+        for register in self.order:
+            value = self.holder[register]
+            if value is not None and not forbidden >> register & 1:
+                previous = self._previous(value)
+                if previous < distance:
+                    best, distance = register, previous
+        assert best >= 0, "an instruction needs more registers than there are"
+        return best
+
+    def _previous(self, value: int) -> int:
+        """The last position before the instruction at hand where `value` is used or made."""
+        uses = self.uses[value]
+        while len(uses) > 1 and uses[-1] >= self.position:
+            uses.pop()
+        return uses[-1]
+
+    def _evict(self, register: int) -> None:
+        """Let the value in `register` live elsewhere before; behind, it is loaded again."""
+        value = self.holder[register]
+        assert value is not None
+        self.restores.append((register, value))
+        if value not in self.constants and value not in self.slot:
+            self.slot[value] = self._new_slot()
+        self._release(value)
+
+    def _new_slot(self) -> Mem:
+        base = self.slot_base
+        self.slots += 1
+        return base._replace(disp=base.disp + 8 * (self.slots - 1))
+
+    def _relocate(self, register: int, forbidden: int) -> None:
+        """Free a register that the instruction insists on from a value that lives across it."""
+        value = self.holder[register]
+        other = self._free(None, forbidden | self.pinned)
+        if other is None:
+            self._evict(register)
+            return
+        self.moves.append((register, other))
+        assert value is not None
+        self._release(value)
+        self._hold(value, other)
+        self.pinned |= 1 << other
+
+    # Instructions. -------------------------------------------------------------------------
+
+    def instruction(self, position: int) -> None:
+        virtual = self.code[position]
+        instruction, operands, tied, reads, writes, _, _ = virtual
+        if instruction is _NUMBER and operands[0] not in self.location:
+            return  # Every user loads the constant itself.
+        self.position = position
+        self.before, self.moves, self.stores, self.restores = [], [], [], []
+        self.pinned = 0
+        fixed = 0
+        for register in (*instruction.reads, *instruction.writes):
+            fixed |= 1 << register
+        self._clear(instruction, reads, writes, fixed)
+        self._write_fixed(instruction, writes)
+        physical = list(operands)
+        self._write_explicit(virtual, physical, fixed)
+        if tied is not None:
+            instruction = self._tie(virtual, physical)
+        self._read_explicit(virtual, physical, fixed)
+        self._read_fixed(virtual)
+        self._finish(instruction, physical, virtual)
+
+    def _clear(
+        self,
+        instruction: Any,
+        reads: Sequence[int],
+        writes: Sequence[int | None],
+        fixed: int,
+    ) -> None:
+        """Free the fixed registers from values that have nothing to do there."""
+        for register in instruction.writes:
+            value = self.holder[register]
+            if value is not None and value not in writes:
+                self._relocate(register, fixed)
+        for register, value in zip(instruction.reads, reads, strict=True):
+            holder = self.holder[register]
+            if holder is not None and holder != value and holder not in writes:
+                self._relocate(register, fixed)
+
+    def _write_fixed(self, instruction: Any, writes: Sequence[int | None]) -> None:
+        for register, value in zip(instruction.writes, writes, strict=True):
+            self.touched |= 1 << register
+            if value is None:
+                continue
+            if value in self.slot:
+                self.stores.append((self.slot[value], register))
+            wanted = self.location.get(value)
+            if wanted is not None:
+                self.moves.append((wanted, register))
+        for value in writes:
+            if value is not None:
+                self._release(value)
+
+    def _write_explicit(self, virtual: Virtual, physical: list[Any], fixed: int) -> None:
+        for place, (role, value) in enumerate(
+            zip(virtual.instruction.roles, virtual.operands, strict=True)
+        ):
+            if role not in ("w", "rw") or type(value) is not int:
+                continue
+            register = self.location.get(value)
+            if register is None:
+                register = self._take(value, fixed)
+                self.touched |= 1 << register
+            if value in self.slot:
+                self.stores.append((self.slot[value], register))
+            self._release(value)
+            physical[place] = register
+            if virtual.tied is not None:
+                # The other operands must not be overwritten by the move to the destination.
+                self.pinned |= 1 << register
+
+    def _tie(self, virtual: Virtual, physical: list[Any]) -> Any:
+        """Bring the source of a two-address instruction to its destination.
+
+        Gives the instruction to use: `lea` where it saves the move.
+        """
+        instruction, operands, source, _, _, flags, _ = virtual
+        place = instruction.roles.index("rw")
+        register = physical[place]
+        assert source is not None
+        if instruction in _COMMUTATIVE:
+            other = operands[1]
+            if source in self.location and other not in self.location and other != source:
+                # The other operand dies here: its register can become the destination.
+                source, physical[1] = other, source
+        where = self.location.get(source)
+        if where is None:
+            self._hold(source, register)
+        elif where != register:
+            if not flags and _as_address(instruction, operands):
+                physical.append(where)
+                return _LEA
+            self.before.append((register, where))
+        return instruction
+
+    def _read_explicit(self, virtual: Virtual, physical: list[Any], fixed: int) -> None:
+        # Registers of values that are read are not to be given away meanwhile.
+        for value in _read(virtual):
+            register = self.location.get(value)
+            if register is not None:
+                self.pinned |= 1 << register
+        for place, (kind, role) in enumerate(
+            zip(virtual.instruction.kinds, virtual.instruction.roles, strict=True)
+        ):
+            if kind == "r" and role == "r":
+                physical[place] = self._use(physical[place], fixed)
+            elif kind == "m":
+                mem = physical[place]
+                if mem.base is not None and mem.base >= FIRST_VIRTUAL:
+                    mem = mem._replace(base=self._use(mem.base, fixed))
+                if mem.index is not None:
+                    mem = mem._replace(index=self._use(mem.index, fixed))
+                physical[place] = mem
+
+    def _use(self, value: int, fixed: int) -> int:
+        register = self.location.get(value)
+        if register is None:
+            register = self._take(value, fixed)
+            self._hold(value, register)
+            self.pinned |= 1 << register
+        return register
+
+    def _read_fixed(self, virtual: Virtual) -> None:
+        for register, value in zip(virtual.instruction.reads, virtual.reads, strict=True):
+            where = self.location.get(value)
+            if where is None:
+                self._hold(value, register)
+            elif where != register:
+                self.before.append((register, where))
+                self.touched |= 1 << register
+
+    def _finish(self, instruction: Any, physical: list[Any], virtual: Virtual) -> None:
+        """Add the lines: what comes before, the instruction, what comes behind; last first."""
+        lines, tag = self.lines, virtual.tag
+        for register, value in self.restores:
+            lines.append(self._load(value, register, tag))
+        for move, to, source in reversed(parallel_moves(self.moves)):
+            lines.append((move, (to, source), tag))
+        for mem, register in self.stores:
+            lines.append((_STORE, (mem, register), tag))
+        if instruction is _LEA and virtual.instruction is not _LEA:
+            lines.append((_LEA, _address(virtual.instruction.key, physical), tag))
+        elif isinstance(instruction, Instruction):
+            lines.append((instruction, tuple(physical), tag))
+        else:
+            here, cold = instruction.expand(*physical)
+            lines.extend((item, operands, tag) for item, operands, _ in reversed(here))
+            self.cold.extend((item, operands, tag) for item, operands, _ in cold)
+        for move, to, source in reversed(parallel_moves(self.before)):
+            lines.append((move, (to, source), tag))
+
+    def _load(self, value: int, register: int, tag: object) -> Line:
+        number = self.constants.get(value)
+        if number is not None:
+            return _NUMBER, (register, number), tag
+        return _LOAD, (register, self.slot[value]), tag
+
+    def enter(self) -> None:
+        """Bring the parameters from where they arrive to where the block expects them."""
+        loads: list[Line] = []
+        moves: list[tuple[int, int]] = []
+        stores: list[Line] = []
+        for value, (register, home) in self.arrivals.items():
+            slot = self.slot.get(value)
+            if slot is not None and home is None:
+                stores.append((_STORE, (slot, register), None))
+            where = self.location.get(value)
+            if where is None:
+                continue
+            if register is not None:
+                moves.append((where, register))
+            else:
+                loads.append((_LOAD, (where, home), None))
+        self.lines.extend(loads)
+        for move, to, source in reversed(parallel_moves(moves)):
+            self.lines.append((move, (to, source), None))
+        self.lines.extend(stores)
+
+
+def _read(virtual: Virtual) -> list[int]:
+    """The virtual registers that an instruction reads."""
+    instruction, operands, tied, reads, _, _, _ = virtual
+    values = list(reads)
+    if tied is not None:
+        values.append(tied)
+    for kind, role, operand in zip(instruction.kinds, instruction.roles, operands, strict=True):
+        if kind == "m":
+            if operand.base is not None and operand.base >= FIRST_VIRTUAL:
+                values.append(operand.base)
+            if operand.index is not None:
+                values.append(operand.index)
+        elif kind == "r" and role == "r":
+            values.append(operand)
+    return values
+
+
+def _as_address(instruction: Any, operands: Sequence[Any]) -> bool:
+    """Whether `lea` can do a two-address instruction without overwriting a source."""
+    key = instruction.key
+    return key in ("add_rr", "add_ri") or (key == "shl_ri" and 1 <= operands[1] <= 3)
+
+
+def _address(key: str, physical: Sequence[Any]) -> tuple[int, Mem]:
+    """The operands of the `lea` for `key`; the last of `physical` is the tied source."""
+    to, second, source = physical
+    if key == "add_rr":
+        return to, Mem(source, second)
+    if key == "add_ri":
+        return to, Mem(source, disp=second)
+    if second == 1:
+        return to, Mem(source, source)
+    return to, Mem(None, source, 1 << second)

@@ -1,0 +1,406 @@
+"""The scalar domain: one long in a general register.
+
+A lowering emits the instructions that leave a node in a register, folding what it can of
+its operands: immediates, shifts into `lea`, complements into `andn`, comparisons into the
+branch, `setcc` or `cmov` that uses them.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..ir.graph import CONST, Node
+from . import macros
+from .block import Macro
+from .registers import CC, RAX, Mem
+from .select import Domain, Lowering, Selector
+
+#: The condition codes of comparisons after `cmp a, b`.
+_CONDITIONS: Final = {
+    "eq": CC["e"],
+    "ne": CC["ne"],
+    "lt": CC["l"],
+    "le": CC["le"],
+    "gt": CC["g"],
+    "ge": CC["ge"],
+    "ult": CC["b"],
+    "ule": CC["be"],
+    "ugt": CC["a"],
+    "uge": CC["ae"],
+}
+#: What remains of a signed comparison with 0 after `test a, a`, which clears overflow.
+_AGAINST_ZERO: Final = {**_CONDITIONS, "lt": CC["s"], "ge": CC["ns"]}
+_UNSIGNED: Final = frozenset(("ult", "ule", "ugt", "uge"))
+
+LOWERINGS: dict[str, Lowering] = {}
+
+
+def immediate(node: Node) -> int | None:
+    """The node's number if it is a constant that an instruction can hold (32 bits, signed)."""
+    if node.op is CONST and -0x8000_0000 <= node.value <= 0x7FFF_FFFF:
+        return node.value
+    return None
+
+
+def constant(s: Selector, value: int, register: int) -> None:
+    # Not `xor register, register` for 0: it may come to stand between a comparison and the
+    # instruction that uses its flags.
+    s.emit("mov_ri", register, value)
+
+
+# Conditions. -------------------------------------------------------------------------------
+
+
+def flags(s: Selector, node: Node) -> int:
+    """Emit what sets the flags by `node`; the condition code that says that it is not 0."""
+    if node.op in _CONDITIONS:
+        return _compare(s, node)
+    if node.op.endswith("_overflows") and node.op != "pow_overflows":
+        arithmetic(s, node.op.removesuffix("_overflows"), node, s.new(), flags=True)
+        return CC["o"]
+    if node.op == "bitand" and not s.wanted(node):
+        _test(s, *node.args)
+    else:
+        register = s.register(node)
+        s.emit("test_rr", register, register, flags=True)
+    return CC["ne"]
+
+
+def _compare(s: Selector, node: Node) -> int:
+    left, right = node.args
+    if right.op is CONST and right.value == 0 and node.op not in _UNSIGNED:
+        if left.op == "bitand" and not s.wanted(left):
+            _test(s, *left.args)
+        else:
+            register = s.register(left)
+            s.emit("test_rr", register, register, flags=True)
+        return _AGAINST_ZERO[node.op]
+    number = immediate(right)
+    if number is not None:
+        s.emit("cmp_ri", s.register(left), number, flags=True)
+    else:
+        s.emit("cmp_rr", s.register(left), s.register(right), flags=True)
+    return _CONDITIONS[node.op]
+
+
+def _test(s: Selector, left: Node, right: Node) -> None:
+    number = immediate(right)
+    if number is not None:
+        s.emit("test_ri", s.register(left), number, flags=True)
+    else:
+        s.emit("test_rr", s.register(left), s.register(right), flags=True)
+
+
+def bail(s: Selector, condition: Node) -> None:
+    if condition.op is CONST:
+        s.emit("jmp_j", s.leave)
+    else:
+        s.emit("jcc_j", flags(s, condition), s.leave)
+
+
+def truth(s: Selector, node: Node, register: int) -> None:
+    """A condition as 0 or 1."""
+    if node.op in ("lt", "ge") and node.args[1].op is CONST and node.args[1].value == 0:
+        source = s.register(node.args[0])
+        if node.op == "ge":
+            inverted = s.new()
+            s.emit("not_r", inverted, tied=source)
+            source = inverted
+        s.emit("shr_ri", register, 63, tied=source)
+        return
+    byte = s.new()
+    s.emit("setcc_r", flags(s, node), byte)
+    s.emit("movzx8_rr", register, byte)
+
+
+LOWERINGS.update(dict.fromkeys(_CONDITIONS, truth))
+LOWERINGS.update(dict.fromkeys(("add_overflows", "sub_overflows", "mul_overflows"), truth))
+
+
+def _select(s: Selector, node: Node, register: int) -> None:
+    condition, then, otherwise = node.args
+    cc = flags(s, condition)
+    s.emit("cmovcc_rr", cc, register, s.register(then), tied=s.register(otherwise))
+
+
+def _smaller(s: Selector, node: Node, register: int) -> None:
+    left, right = map(s.register, node.args)
+    s.emit("cmp_rr", left, right, flags=True)
+    cc = CC["g"] if node.op == "min" else CC["l"]
+    s.emit("cmovcc_rr", cc, register, right, tied=left)
+
+
+def _abs(s: Selector, node: Node, register: int) -> None:
+    source = s.register(node.args[0])
+    negated = s.new()
+    s.emit("neg_r", negated, tied=source, flags=True)
+    # The negation is negative where the operand was positive, or MIN.
+    s.emit("cmovcc_rr", CC["s"], register, source, tied=negated)
+
+
+LOWERINGS.update(select=_select, min=_smaller, max=_smaller, abs=_abs)
+
+# Arithmetic. -------------------------------------------------------------------------------
+
+_TWO_ADDRESS: Final = {
+    "add": "add",
+    "sub": "sub",
+    "bitand": "and",
+    "bitor": "or",
+    "bitxor": "xor",
+    "mul": "imul",
+}
+
+
+def arithmetic(s: Selector, op: str, node: Node, register: int, flags: bool = False) -> None:
+    """`register` = the operands of `node` combined by `op`."""
+    left, right = node.args
+    number = immediate(right)
+    mnemonic = _TWO_ADDRESS[op]
+    if number is None:
+        second = s.register(right)
+        s.emit(mnemonic + "_rr", register, second, tied=s.register(left), flags=flags)
+    elif op == "mul":
+        s.emit("imul_rri", register, s.register(left), number, flags=flags)
+    else:
+        s.emit(mnemonic + "_ri", register, number, tied=s.register(left), flags=flags)
+
+
+def _checked(s: Selector, node: Node, register: int) -> bool:
+    """Emit arithmetic whose overflow leaves the block, if `node` is such."""
+    if node not in s.trapping:
+        return False
+    arithmetic(s, node.op, node, register, flags=True)
+    s.tag = s.trapping[node]
+    s.emit("jcc_j", CC["o"], s.leave)
+    return True
+
+
+def _scaled(s: Selector, node: Node) -> tuple[Node, int] | None:
+    """The operand and the scale if `node` is a shift that an address can do for nothing."""
+    if node.op == "shl" and not s.wanted(node):
+        count = node.args[1]
+        if count.op is CONST and 1 <= count.value <= 3:
+            return node.args[0], 1 << count.value
+    return None
+
+
+def _add(s: Selector, node: Node, register: int) -> None:
+    if _checked(s, node, register):
+        return
+    left, right = node.args
+    for base, other in ((left, right), (right, left)):
+        scaled = _scaled(s, other)
+        if scaled is None:
+            continue
+        index, scale = scaled
+        offset = immediate(base)
+        if offset is not None:
+            address = Mem(None, s.register(index), scale, offset)
+        elif base.op is CONST:
+            continue
+        else:
+            address = Mem(s.register(base), s.register(index), scale)
+        s.emit("lea_rm", register, address)
+        return
+    arithmetic(s, "add", node, register)
+
+
+def _sub(s: Selector, node: Node, register: int) -> None:
+    if not _checked(s, node, register):
+        arithmetic(s, "sub", node, register)
+
+
+def _mul(s: Selector, node: Node, register: int) -> None:
+    if _checked(s, node, register):
+        return
+    factor = immediate(node.args[1])
+    if factor in (3, 5, 9):
+        source = s.register(node.args[0])
+        s.emit("lea_rm", register, Mem(source, source, factor - 1))
+    else:
+        arithmetic(s, "mul", node, register)
+
+
+def _one_operand(mnemonic: str) -> Lowering:
+    def lower(s: Selector, node: Node, register: int) -> None:
+        s.emit(mnemonic, register, tied=s.register(node.args[0]))
+
+    return lower
+
+
+def _moved(mnemonic: str) -> Lowering:
+    def lower(s: Selector, node: Node, register: int) -> None:
+        s.emit(mnemonic, register, s.register(node.args[0]))
+
+    return lower
+
+
+LOWERINGS.update(
+    add=_add,
+    sub=_sub,
+    mul=_mul,
+    neg=_one_operand("neg_r"),
+    bitnot=_one_operand("not_r"),
+    bswap=_one_operand("bswap_r"),
+    i8=_moved("movsx8_rr"),
+    i16=_moved("movsx16_rr"),
+    i32=_moved("movsxd_rr"),
+    popcount=_moved("popcnt_rr"),
+)
+
+# Bits. -------------------------------------------------------------------------------------
+
+_MASKS: Final = {0xFF: "movzx8_rr", 0xFFFF: "movzx16_rr", 0xFFFF_FFFF: "mov32_rr"}
+
+
+def _bitand(s: Selector, node: Node, register: int) -> None:
+    left, right = node.args
+    if right.op is CONST and right.value in _MASKS:
+        s.emit(_MASKS[right.value], register, s.register(left))
+        return
+    if "bmi1" in s.features:
+        for inverted, other in ((left, right), (right, left)):
+            if inverted.op == "bitnot" and not s.wanted(inverted):
+                source = s.register(inverted.args[0])
+                s.emit("andn_rrr", register, source, s.register(other))
+                return
+    arithmetic(s, "bitand", node, register)
+
+
+def _bitwise(s: Selector, node: Node, register: int) -> None:
+    arithmetic(s, node.op, node, register)
+
+
+def _shift(mnemonic: str, bmi2: str | None) -> Lowering:
+    def lower(s: Selector, node: Node, register: int) -> None:
+        source, count = node.args
+        if count.op is CONST:
+            s.emit(mnemonic + "_ri", register, count.value & 63, tied=s.register(source))
+        elif bmi2 is not None and "bmi2" in s.features:
+            s.emit(bmi2, register, s.register(source), s.register(count))
+        else:
+            s.emit(mnemonic + "_rc", register, tied=s.register(source), reads=(s.register(count),))
+
+    return lower
+
+
+def _clz(s: Selector, node: Node, register: int) -> None:
+    source = s.register(node.args[0])
+    if "lzcnt" in s.features:
+        s.emit("lzcnt_rr", register, source)
+        return
+    # bsr leaves its destination alone where the source is 0: 127 ^ 63 is 64.
+    default, highest = s.new(), s.new()
+    s.emit("mov_ri", default, 127)
+    s.emit("bsr_rr", highest, source, tied=default)
+    s.emit("xor_ri", register, 63, tied=highest)
+
+
+def _ctz(s: Selector, node: Node, register: int) -> None:
+    source = s.register(node.args[0])
+    if "bmi1" in s.features:
+        s.emit("tzcnt_rr", register, source)
+        return
+    default = s.new()
+    s.emit("mov_ri", default, 64)
+    s.emit("bsf_rr", register, source, tied=default)
+
+
+LOWERINGS.update(
+    bitand=_bitand,
+    bitor=_bitwise,
+    bitxor=_bitwise,
+    shl=_shift("shl", "shlx_rrr"),
+    sar=_shift("sar", "sarx_rrr"),
+    shr=_shift("shr", "shrx_rrr"),
+    rotl=_shift("rol", None),
+    rotr=_shift("ror", None),
+    clz=_clz,
+    ctz=_ctz,
+)
+
+# What has fixed registers. -----------------------------------------------------------------
+
+
+def _high_half(mnemonic: str) -> Lowering:
+    def lower(s: Selector, node: Node, register: int) -> None:
+        left, right = map(s.register, node.args)
+        s.emit(mnemonic, right, reads=(left,), writes=(None, register))
+
+    return lower
+
+
+def _never_zero(s: Selector, node: Node, divisor: Node) -> bool:
+    """Whether the block was left before `node` if `divisor` is 0."""
+    check = s.graph.find("eq", divisor, s.graph.const(0))
+    return any(bail.condition is check and bail.position <= node.index for bail in s.graph.bails)
+
+
+_PARTNERS: Final = {"div": "rem", "rem": "div", "udiv": "umod", "umod": "udiv"}
+
+
+def _divide(s: Selector, node: Node, register: int) -> None:
+    left, right = node.args
+    partner = s.graph.find(_PARTNERS[node.op], left, right)
+    if partner is not None and partner.args == node.args and partner.index < node.index:
+        # One division gives both: it is done where the first of the two stands.
+        s.register(partner)
+        s.partners[partner] = register
+        return
+    signed = node.op in ("div", "rem")
+    if right.op is CONST:
+        safe = right.value != 0 and (not signed or right.value != -1)
+    else:
+        safe = not signed and _never_zero(s, node, right)
+    if signed:
+        macro = macros.IDIV_SAFE if safe else macros.IDIV
+    else:
+        macro = macros.DIV_SAFE if safe else macros.DIV
+    both = register, s.partners.get(node)
+    writes = both if node.op in ("div", "udiv") else both[::-1]
+    s.emit(macro, s.register(right), reads=(s.register(left),), writes=writes)
+
+
+def _fixed(macro: Macro) -> Lowering:
+    def lower(s: Selector, node: Node, register: int) -> None:
+        reads = tuple(map(s.register, node.args))
+        writes = tuple(register if fixed == RAX else None for fixed in macro.writes)
+        s.emit(macro, reads=reads, writes=writes)
+
+    return lower
+
+
+def _three_operand(mnemonic: str, fallback: Macro) -> Lowering:
+    otherwise = _fixed(fallback)
+
+    def lower(s: Selector, node: Node, register: int) -> None:
+        if "bmi2" in s.features:
+            s.emit(mnemonic, register, s.register(node.args[0]), s.register(node.args[1]))
+        else:
+            otherwise(s, node, register)
+
+    return lower
+
+
+LOWERINGS.update(
+    mulhi=_high_half("imul_r"),
+    umulhi=_high_half("mul_r"),
+    div=_divide,
+    rem=_divide,
+    udiv=_divide,
+    umod=_divide,
+    pow=_fixed(macros.POW),
+    pow_overflows=_fixed(macros.POW_OVERFLOWS),
+    gcd=_fixed(macros.GCD),
+    isqrt=_fixed(macros.ISQRT),
+    pdep=_three_operand("pdep_rrr", macros.PDEP),
+    pext=_three_operand("pext_rrr", macros.PEXT),
+)
+
+SCALAR: Final = Domain(LOWERINGS, bail, constant)
+
+
+def native(features: frozenset[str]) -> frozenset[str]:
+    """The operators that have an expansion but are one instruction on this CPU."""
+    return frozenset(("popcount",)) if "popcnt" in features else frozenset()

@@ -1,0 +1,152 @@
+"""Graph to block: which instructions compute the nodes.
+
+One walk over the graph, backwards, demanding what it needs: when a node is reached, all
+its users have been seen, and they have either asked for it in a register or folded it into
+an instruction of their own.  A node that nobody asked for costs nothing.
+
+The instructions themselves are chosen by a domain of lanes (scalar.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ..ir.graph import CONST, PARAM, Bail, Graph, Node
+from .block import FIRST_VIRTUAL, Block, Macro, Virtual
+from .encoder import Label
+from .instructions import INSTRUCTIONS
+
+Lowering = Callable[["Selector", Node, int], None]
+
+
+class Domain(NamedTuple):
+    """How nodes become instructions.
+
+    lowerings: by operator name; each emits code that leaves the node in a given register.
+    bail: emits code that leaves the block if a condition is not 0.
+    constant: emits code that puts a number in a register.
+    """
+
+    lowerings: dict[str, Lowering]
+    bail: Callable[[Selector, Node], None]
+    constant: Callable[[Selector, int, int], None]
+
+
+class Selector:
+    """The walk's state, and what lowerings may ask for."""
+
+    def __init__(self, graph: Graph, domain: Domain, features: frozenset[str]) -> None:
+        self.graph = graph
+        self.domain = domain
+        self.features = features
+        self.leave = Label("bail")
+        #: The register of each node that somebody asked for.
+        self.registers: dict[Node, int] = {}
+        #: Nodes whose overflow flag leaves the block, with the source range of the check.
+        self.trapping: dict[Node, Any] = {}
+        #: The registers of nodes that another node's instruction writes as well.
+        self.partners: dict[Node, int] = {}
+        self.tag: object = None
+        self._count = FIRST_VIRTUAL
+        #: The instructions of the node at hand, in order.
+        self._group: list[Virtual] = []
+
+    def new(self) -> int:
+        """A fresh virtual register."""
+        self._count += 1
+        return self._count - 1
+
+    def register(self, node: Node) -> int:
+        """The register that will hold `node`."""
+        register = self.registers.get(node)
+        if register is None:
+            register = self.registers[node] = self.new()
+        return register
+
+    def wanted(self, node: Node) -> bool:
+        """Whether some user has `node` in a register, so that folding it saves nothing."""
+        return node in self.registers
+
+    def emit(
+        self,
+        key: str | Macro,
+        *operands: Any,
+        tied: int | None = None,
+        reads: tuple[int, ...] = (),
+        writes: tuple[int | None, ...] = (),
+        flags: bool = False,
+    ) -> None:
+        """Add an instruction; see `Virtual` for the arguments."""
+        instruction = INSTRUCTIONS[key] if isinstance(key, str) else key
+        self._group.append(Virtual(instruction, operands, tied, reads, writes, flags, self.tag))
+
+    def run(self, result: Callable[[Selector, int], None]) -> Block:
+        """Select everything; `result` emits what becomes of the result's register."""
+        groups: list[list[Virtual]] = []
+        graph = self.graph
+
+        def close() -> None:
+            if self._group:
+                groups.append(self._group)
+                self._group = []
+
+        self.tag = graph.result.span
+        result(self, self.register(graph.result))
+        close()
+        bails = [bail for bail in graph.bails if not self._rides(bail)]
+        for node in reversed(graph.live()):
+            while bails and bails[-1].position > node.index:
+                self._bail(bails.pop())
+                close()
+            if node in self.registers and node.op is not PARAM:
+                self.tag = node.span
+                if node.op is CONST:
+                    self.domain.constant(self, node.value, self.registers[node])
+                else:
+                    self.domain.lowerings[node.op](self, node, self.registers[node])
+                close()
+        while bails:
+            self._bail(bails.pop())
+            close()
+        code = [virtual for group in reversed(groups) for virtual in group]
+        params = {
+            node.value: register for node, register in self.registers.items() if node.op is PARAM
+        }
+        return Block(code, dict(sorted(params.items())), self.leave, bool(graph.bails))
+
+    def _bail(self, bail: Bail) -> None:
+        self.tag = bail.span
+        self.domain.bail(self, bail.condition)
+
+    def _rides(self, bail: Bail) -> bool:
+        """Whether the condition is the overflow of arithmetic that is done anyway.
+
+        It is then checked by a branch behind that instruction.  That may be earlier than
+        the condition's place, which does no harm: bailing early only means that the
+        interpreter starts over.
+        """
+        condition = bail.condition
+        if not condition.op.endswith("_overflows"):
+            return False
+        operation = condition.op.removesuffix("_overflows")
+        node = self.graph.find(operation, *condition.args)
+        if node is None or node.op != operation or operation == "pow":
+            return False
+        self.register(node)
+        self.trapping[node] = bail.span
+        return True
+
+
+def select(
+    graph: Graph,
+    domain: Domain,
+    features: frozenset[str],
+    result: Callable[[Selector, int], None],
+) -> Block:
+    """The block that computes `graph` with the instructions of `domain`.
+
+    features: what the CPU has, in the names of CPUID; result: emits what becomes of the
+    result (a macro or an instruction that reads its register).
+    """
+    return Selector(graph, domain, features).run(result)
