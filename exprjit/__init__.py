@@ -1,9 +1,9 @@
 """Integer formulas to x86-64 machine code at run time.
 
-    >>> import exprjit
-    >>> f = exprjit.compile("x + 4")
-    >>> f(2)
-    6
+>>> import exprjit
+>>> f = exprjit.compile("x + 4")
+>>> f(2)
+6
 """
 
 from __future__ import annotations

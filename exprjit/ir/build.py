@@ -27,12 +27,19 @@ from .graph import CONST, Graph, Node
 from .rules import BY_MODE
 
 
-def build(program: Program, overflow: str, native: frozenset[str] = frozenset()) -> Graph:
+def build(
+    program: Program,
+    overflow: str,
+    native: frozenset[str] = frozenset(),
+    fired: list[str] | None = None,
+) -> Graph:
     """The graph of `program` under an overflow mode ("wrap" or "raise").
 
-    native: operators to keep although the table has an expansion for them.
+    native: operators to keep although the table has an expansion for them.  fired: takes
+    the names of the rules that are applied.
     """
     graph = Graph(program.params, native, BY_MODE[overflow])
+    graph.fired = fired
     builder = _Builder(program, graph, overflow)
     for statement in program.statements:
         if isinstance(statement, Binding):

@@ -74,13 +74,15 @@ class Graph:
 
     params: the parameters' names.  native: names of the operators that stay as they are
     although the table could expand them, because the machine has an instruction.
-    rules: the algebra to apply.
+    rules: the algebra to apply.  fired: where it is a list, it collects the names of the
+    rules that are applied.
     """
 
     __slots__ = (
         "_bailing",
         "_made",
         "bails",
+        "fired",
         "native",
         "nodes",
         "params",
@@ -97,6 +99,7 @@ class Graph:
         self.rules = rules
         self.nodes: list[Node] = []
         self.bails: list[Bail] = []
+        self.fired: list[str] | None = None
         #: The source range that nodes being made belong to.
         self.span: tuple[int, int] | None = None
         self._made: dict[tuple[Any, ...], Node] = {}

@@ -334,10 +334,7 @@ def orders(pattern: Pattern) -> Iterator[Pattern]:
 
 
 class Rules:
-    """The rules ready to be tried, for one overflow mode.
-
-    `fired`, where it is not None, collects the names of the rules that were applied.
-    """
+    """The rules ready to be tried, for one overflow mode."""
 
     def __init__(self, rules: Iterable[Rule], overflow: str) -> None:
         self._by_op: dict[str, list[tuple[Pattern, Rule]]] = {}
@@ -347,7 +344,6 @@ class Rules:
             for left in orders(rule_.left):
                 self._by_op.setdefault(left.op, []).append((left, rule_))
         self._by_key: dict[tuple[str, ...], list[tuple[Pattern, Rule]]] = {}
-        self.fired: list[str] | None = None
 
     def rewrite(self, graph: Graph, op: str, args: tuple[Node, ...]) -> Node | None:
         """What the first rule that matches makes of ``op(args)``, or None."""
@@ -365,8 +361,8 @@ class Rules:
                     holds = _substitute(graph, rule_.when, bound)
                     if holds.op != "const" or not holds.value:
                         continue
-                if self.fired is not None:
-                    self.fired.append(rule_.name)
+                if graph.fired is not None:
+                    graph.fired.append(rule_.name)
                 return _substitute(graph, rule_.right, bound)
         return None
 

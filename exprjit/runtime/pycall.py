@@ -105,6 +105,10 @@ class NativeType:
         self._set_entry(instance, entry)
         return instance
 
+    def set_entry(self, instance: object, entry: int) -> None:
+        """Let another vectorcall function answer the calls of `instance` from now on."""
+        self._set_entry(instance, entry)
+
 
 def _take(made: type, name: str) -> Any:
     """Remove an attribute from a type and return it."""

@@ -222,8 +222,7 @@ class _CallFrame:
         self.count = count
         self.callable = Mem(RSP, disp=_WORD * count)
         self.args = Mem(RSP, disp=_WORD * (count + 1))
-        self.nargsf = Mem(RSP, disp=_WORD * (count + 2))
-        self.size = _WORD * (count + 3)
+        self.size = _WORD * (count + 2)
 
     def unbox(
         self, targets: CallTargets, leave: list[Line], keep: bool
@@ -235,12 +234,11 @@ class _CallFrame:
         lines = [
             _line("mov_mr", self.callable, RDI),
             _line("mov_mr", self.args, RSI),
-            _line("mov_mr", self.nargsf, RDX),
         ]
         cold: list[Line] = []
         failed = Label("failed")
         for position in range(self.count):
-            suspicious, sound = Label("-1"), Label()
+            suspicious, sound = Label("minus one"), Label()
             if position:
                 lines.append(_line("mov_rm", RSI, self.args))
             lines += [
@@ -268,9 +266,10 @@ class _CallFrame:
                 _place(failed),
                 _line("mov_rm", RDI, self.callable),
                 _line("mov_rm", RSI, self.args),
-                _line("mov_rm", RDX, self.nargsf),
                 *leave,
-                _line("xor32_rr", RCX, RCX),
+                # The number of arguments is known, and that there are no keywords.
+                _number(RDX, self.count),
+                _number(RCX, 0),
                 _number(RAX, targets.failed),
                 _line("jmp_r", RAX),
             ]
