@@ -211,6 +211,7 @@ def dump(graph: Graph) -> str:
     names: dict[Node, str] = {}
     lines: list[str] = []
     bails = list(graph.bails)
+    count = 0
 
     def flush(index: int) -> None:
         while bails and bails[0].position <= index:
@@ -223,7 +224,8 @@ def dump(graph: Graph) -> str:
         elif node.op is PARAM:
             names[node] = graph.params[node.value]
         else:
-            names[node] = f"%{len(names)}"
+            names[node] = f"%{count}"
+            count += 1
             operands = " ".join(names[arg] for arg in node.args)
             lines.append(f"{names[node]} = {node.op} {operands}")
     flush(len(graph.nodes))

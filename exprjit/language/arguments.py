@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
 
-from ..errors import ExprOverflowError, ExprTypeError
-from .operators import LONG
+from ..errors import ExprOverflowError, ExprTypeError, quoted
+from .operators import LONG, MAX, MIN
 
 
 def to_long(value: Any, what: str) -> int:
@@ -38,31 +38,35 @@ def bind_arguments(
 
     Raises ExprTypeError for too few, too many, unknown or doubled arguments.
     """
-    wanted = len(params)
-    if len(positional) > wanted:
-        plural = "" if wanted == 1 else "s"
-        verb = "was" if len(positional) == 1 else "were"
-        raise ExprTypeError(
-            f"{function}() takes {wanted} positional argument{plural} "
-            f"but {len(positional)} {verb} given"
-        )
+    wanted, given = len(params), len(positional)
     values = dict(zip(params, positional, strict=False))
     for name, value in keywords.items():
         if name in values:
-            raise ExprTypeError(f"{function}() got multiple values for argument '{name}'")
+            raise ExprTypeError(f"{function}() got multiple values for argument {quoted(name)}")
         if name not in params:
-            raise ExprTypeError(f"{function}() got an unexpected keyword argument '{name}'")
+            raise ExprTypeError(f"{function}() got an unexpected keyword argument {quoted(name)}")
         values[name] = value
-    if len(values) < wanted:
-        missing = [f"'{name}'" for name in params if name not in values]
-        plural = "" if len(missing) == 1 else "s"
-        if len(missing) > 1:
-            missing[-2:] = [f"{missing[-2]} and {missing[-1]}"]
+    if given > wanted:
+        plural = "" if wanted == 1 else "s"
+        verb = "was" if given == 1 else "were"
         raise ExprTypeError(
-            f"{function}() missing {wanted - len(values)} required positional "
-            f"argument{plural}: {', '.join(missing)}"
+            f"{function}() takes {wanted} positional argument{plural} but {given} {verb} given"
+        )
+    if len(values) < wanted:
+        missing = [quoted(name) for name in params if name not in values]
+        plural = "" if len(missing) == 1 else "s"
+        raise ExprTypeError(
+            f"{function}() missing {len(missing)} required positional argument{plural}: "
+            f"{_listed(missing)}"
         )
     return [values[name] for name in params]
+
+
+def _listed(words: Sequence[str]) -> str:
+    """As Python lists names: 'a'; 'a' and 'b'; 'a', 'b', and 'c'."""
+    if len(words) <= 2:
+        return " and ".join(words)
+    return f"{', '.join(words[:-1])}, and {words[-1]}"
 
 
 def to_longs(params: Sequence[str], values: Sequence[Any]) -> list[int]:
@@ -71,5 +75,9 @@ def to_longs(params: Sequence[str], values: Sequence[Any]) -> list[int]:
     Raises what `to_long` raises, naming the parameter.
     """
     return [
-        to_long(value, f"the argument '{name}'") for name, value in zip(params, values, strict=True)
+        # The words for an error are made only where there may be one.
+        value
+        if type(value) is int and MIN <= value <= MAX
+        else to_long(value, f"the argument {quoted(name)}")
+        for name, value in zip(params, values, strict=True)
     ]

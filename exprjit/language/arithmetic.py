@@ -1,12 +1,13 @@
 """Integers of a fixed width, and those meanings of operators that do not fit a line of the table.
 
 Every function is total: what it gives where the operator would fail is what the machine
-code computes there (see operators.py).
+code computes there (see rows.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 
 class Width:
@@ -26,6 +27,12 @@ class Width:
 
     def fits(self, value: int) -> bool:
         return self.min <= value <= self.max
+
+
+#: The width of the language.  The name is C's.
+LONG: Final = Width(64)
+MIN: Final = LONG.min
+MAX: Final = LONG.max
 
 
 def truncating_quotient(a: int, b: int) -> int:

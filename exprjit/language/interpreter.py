@@ -11,10 +11,11 @@ theirs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ..errors import ExprError
+from ..errors import ExprError, printable, shortened
 from .ast import (
     Apply,
     Binding,
@@ -27,7 +28,9 @@ from .ast import (
     Node,
     Program,
 )
-from .operators import LONG, Fault, make_int
+from .operators import LONG, OPERATORS, Fault, make_int
+
+_COMPARISON = OPERATORS["eq"].precedence
 
 
 class _Task:
@@ -180,21 +183,45 @@ class _Machine:
 
 
 def fault_error(fault: Fault, source: str, node: Apply, operands: Sequence[int]) -> ExprError:
-    """The error for `fault` at `node`, naming the operands and their values."""
-    shown = []
+    """The error for `fault` at `node`, with the values of operands that are not plain numbers."""
+    values = []
     for part, value in zip(node.operands, operands, strict=True):
-        text = source[part.start : part.end]
-        if type(part) is Literal:
-            continue
-        if len(text) > 40:
-            text = text[:37] + "..."
-        if type(part) is Apply and text[:1] != "(":
-            text = f"({text})"
-        shown.append(f"{text} = {value}")
+        text = _operand_text(source, part)
+        if type(part) is not Literal and text != str(value):
+            values.append(f"{text} = {value}")
     message = fault.message
-    if shown:
-        message += " with " + ", ".join(dict.fromkeys(shown))
+    if values:
+        message += ", where " + " and ".join(dict.fromkeys(values))
     return fault.error(message, source, node.start, node.end, fault.hint)
+
+
+_COMMENT = re.compile(r"('(?:[^'\\\n]|\\.)*')|#[^\n]*")
+
+
+def _operand_text(source: str, node: Node) -> str:
+    """The text of an operand as the left side of an equation."""
+    if type(node) is Name:
+        return shortened(node.name)
+    text = source[node.start : node.end]
+    if "#" in text:
+        text = _COMMENT.sub(r"\1", text)
+    text = " ".join(text.split())
+    if _is_parenthesised(text):
+        text = text[1:-1].strip()
+    text = printable(shortened(text))
+    if type(node) is Call or (type(node) is Apply and node.operator.precedence > _COMPARISON):
+        return text
+    return f"({text})"
+
+
+def _is_parenthesised(text: str) -> bool:
+    """Whether the first character of `text` is the bracket that the last one closes."""
+    depth = 0
+    for place, character in enumerate(text):
+        depth += (character == "(") - (character == ")")
+        if depth <= 0:
+            return character == ")" and place == len(text) - 1
+    return False
 
 
 _STEPS: dict[type, Callable[[_Machine, Any], None]] = {

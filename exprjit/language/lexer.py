@@ -17,6 +17,7 @@ from lark.lexer import Lexer, PatternStr
 
 from ..errors import ExprLimitError, ExprSyntaxError
 from .limits import Limits
+from .literals import FLOAT, SCALE
 
 
 class Token:
@@ -74,7 +75,10 @@ class Scanner:
         """
         if len(source) > limits.text:
             raise ExprLimitError(
-                f"the text has {len(source):,} characters; at most {limits.text:,}"
+                f"the text has {len(source):,} characters; at most {limits.text:,} are allowed",
+                source,
+                limits.text,
+                len(source),
             )
         if not source.isascii() or "\0" in source:
             _refuse_characters(source)
@@ -134,38 +138,49 @@ def _refuse_characters(source: str) -> None:
     raise ExprSyntaxError(f"the text has {words}", source, start, start + 1, hint)
 
 
+#: Characters that people type or paste for ones of the language; normal forms cover others.
 _LOOKALIKES = {
     "×": "*", "·": "*", "÷": "/", "−": "-", "–": "-", "≤": "<=", "≥": ">=", "≠": "!=",  # noqa: RUF001
-    "∧": "and", "∨": "or", "¬": "not", "’": "'", "‘": "'", "，": ",", "；": ";",  # noqa: RUF001
-    "（": "(", "）": ")", "＝": "=",  # noqa: RUF001
+    "∧": "and", "∨": "or", "¬": "not", "’": "'", "‘": "'", "²": "** 2", "³": "** 3",  # noqa: RUF001
 }  # fmt: skip
 
 
 def _stray(source: str, start: int) -> ExprSyntaxError:
     """The error for a character that begins no token."""
     character = source[start]
+    end = start + 1
     hint = None
     if character == "'":
         message = "this character literal is not closed"
+        hint = r"a character literal is written 'A'; a quote '\'' and a backslash '\\'"
     elif character == '"':
         message = "text in double quotes is not a value"
         hint = "a character literal has single quotes: 'A' is 65"
-    elif character == ".":
-        message = "unexpected '.'"
-        if source[start + 1 : start + 2].isdigit():
-            message = "numbers are integers; this is a float"
+    elif character == "." and source[end : end + 1].isdecimal():
+        return _float(source, start)
     elif character in "[]{}":
-        message = f"unexpected {character!r}"
-        hint = "only round brackets group"
-    elif character == "$" or character == "@" or character == "`" or character == "\\":
-        message = f"unexpected {character!r}"
+        message = f"unexpected '{character}'"
+        hint = "there are only round brackets; a value is one number and has no elements"
+    elif "!" <= character <= "~":
+        message = f"unexpected '{character}'"
     else:
-        name = unicodedata.name(character, "an unnamed character")
+        control = unicodedata.category(character) == "Cc"
+        name = unicodedata.name(character, "control character" if control else "unnamed")
         message = f"U+{ord(character):04X} ({name}) does not belong to the language"
+        normal = unicodedata.normalize("NFKC", character)
         if character in _LOOKALIKES:
-            hint = f"write {_LOOKALIKES[character]}"
-        elif character.isalpha():
-            hint = "names are made of the letters A to Z, digits and underscores"
+            hint = f"write `{_LOOKALIKES[character]}`"
         elif character.isspace():
             hint = "blanks are space, tab and newline"
-    return ExprSyntaxError(message, source, start, start + 1, hint)
+        elif normal.isascii() and normal.isprintable():
+            hint = f"write `{normal}`"
+        elif character.isalpha():
+            hint = "names are made of the letters A to Z, digits and underscores"
+    return ExprSyntaxError(message, source, start, end, hint)
+
+
+def _float(source: str, start: int) -> ExprSyntaxError:
+    """The error for a number that begins with its point."""
+    match = re.compile("[.][0-9_]*").match(source, start)
+    assert match is not None
+    return ExprSyntaxError(FLOAT, source, start, match.end(), SCALE)

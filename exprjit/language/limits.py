@@ -40,7 +40,7 @@ def limits_from(value: object) -> Limits:
         fields = value._asdict()
     elif isinstance(value, dict):
         fields = value
-    elif value == "untrusted":
+    elif isinstance(value, str) and value == "untrusted":
         return UNTRUSTED
     else:
         raise ExprTypeError(
@@ -48,7 +48,8 @@ def limits_from(value: object) -> Limits:
         )
     for name, bound in fields.items():
         if name not in Limits._fields:
-            raise ExprValueError(f"no limit is called {name!r:.60}; there are {Limits._fields}")
+            known = ", ".join(Limits._fields)
+            raise ExprValueError(f"no limit is called {name!r:.60}; there are {known}")
         if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1:
-            raise ExprValueError(f"the limit {name!r} must be a positive int, not {bound!r:.60}")
+            raise ExprValueError(f"the limit '{name}' must be a positive int, not {bound!r:.60}")
     return Limits(**fields)

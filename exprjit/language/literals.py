@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..errors import ExprError, ExprOverflowError, ExprSyntaxError
+from ..errors import ExprError, ExprOverflowError, ExprSyntaxError, shortened
 
 _DECIMAL = re.compile(r"(?:0|[1-9][0-9]*(?:_[0-9]+)*)\Z")
 _BASES = {"x": (16, "hexadecimal"), "o": (8, "octal"), "b": (2, "binary")}
@@ -19,6 +19,12 @@ _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "0": "\0", "\\": "\\", "'": "'"}
 _HEX_ESCAPE = re.compile(r"\\x[0-9a-fA-F]{2}\Z")
 
 
+#: What is said of a float.
+FLOAT = "numbers are integers; this is a float"
+SCALE = "scale the numbers, as from dollars to cents, and compute with integers"
+_NOT_LONG = "this number does not fit a 64-bit long"
+
+
 def number(text: str, start: int, end: int) -> int:
     """The value of a number literal; 2**63 for the decimal that needs a minus before it.
 
@@ -29,13 +35,7 @@ def number(text: str, start: int, end: int) -> int:
         digits = text.replace("_", "")
         value = int(digits) if len(digits) <= _MOST_DIGITS else 1 << 64
         if value > 1 << 63:
-            raise ExprOverflowError(
-                "this number does not fit a 64-bit long",
-                None,
-                start,
-                end,
-                "the greatest is 9223372036854775807",
-            )
+            raise too_great(value, start, end)
         return value
     if _BASED.match(text):
         base, name = _BASES[text[1].lower()]
@@ -47,35 +47,52 @@ def number(text: str, start: int, end: int) -> int:
     raise _malformed(text, start, end)
 
 
+def too_great(value: int, start: int, end: int) -> ExprError:
+    """The error for a decimal literal that is above the greatest long."""
+    hint = "numbers go from -9223372036854775808 to 9223372036854775807"
+    if 1 << 63 < value < 1 << 64:
+        hint = f"the greatest is 9223372036854775807; as a bit pattern this is {value:#x}"
+    return ExprOverflowError(_NOT_LONG, None, start, end, hint)
+
+
 def _malformed(text: str, start: int, end: int) -> ExprError:
+    base = _BASES.get(text[1:2].lower()) if text[0] == "0" else None
+    suffix = re.fullmatch("(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+|[0-9]+)[lLuU]+", text)
     hint = None
     if _FLOAT.match(text):
-        message = "numbers are integers; this is a float"
-        whole = text.split(".")[0]
-        if re.fullmatch(r"[0-9]+\.0*", text):
-            hint = f"write {whole}"
-        else:
-            hint = "scale it: a formula in cents, or in 1/1000, has integers only"
+        message = FLOAT
+        hint = f"write {_whole(text)}" if _whole(text) else SCALE
+    elif suffix:
+        message = "numbers have no suffix"
+        hint = f"write {suffix[1]}: every number is a 64-bit long"
+    elif re.fullmatch("0(?:_?[0-9])+", text):
+        message = "a decimal number does not begin with 0"
+        digits = text.lstrip("0_") or "0"
+        octal = digits != "0" and not re.search("[89]", digits)
+        hint = f"write {shortened(digits)}" + (f", or 0o{shortened(digits)} for octal" * octal)
     elif "_" in text and re.fullmatch("[0-9_]+|0[xX][0-9a-fA-F_]*|0[oO][0-7_]*|0[bB][01_]*", text):
         message = "an underscore in a number stands between two digits"
-    elif re.fullmatch("0[0-9]+", text):
-        message = "a decimal number does not begin with 0"
-        octal = re.fullmatch("0+[0-7]+", text)
-        digits = text.lstrip("0")
-        hint = f"write {digits or 0}" + (f", or 0o{digits} for octal" if octal and digits else "")
-    elif text[:2].lower() in ("0x", "0o", "0b"):
-        name = _BASES[text[1].lower()][1]
-        if len(text) == 2:
-            message = f"a {name} number needs digits after {text}"
-        else:
-            message = f"this is not a {name} number"
-    elif re.fullmatch("[0-9_]+[lLuU]+", text):
-        message = "numbers have no suffix here"
-        hint = f"write {text.rstrip('lLuU')}: every number is a 64-bit long"
+    elif base and len(text) == 2:
+        message = f"{base[1]} digits are missing after {text}"
+    elif base:
+        allowed = "0123456789abcdef"[: base[0]] + "_"
+        wrong = next(digit for digit in text[2:] if digit.lower() not in allowed)
+        message = f"'{wrong}' is not a digit of a {base[1]} number".replace("a octal", "an octal")
     else:
         message = "this is neither a number nor a name"
         hint = "a name does not begin with a digit"
     return ExprSyntaxError(message, None, start, end, hint)
+
+
+def _whole(text: str) -> str | None:
+    """The integer that the float literal `text` is, or None where it is none of the language."""
+    mantissa, _, exponent = text.lower().replace("_", "").partition("e")
+    digits, _, fraction = mantissa.partition(".")
+    power = int(exponent or 0) if len(exponent) < 5 else 99
+    if len(digits) > 19 or not 0 <= power <= 18 or fraction.strip("0"):
+        return None
+    value = int(digits) * 10**power
+    return str(value) if value < 1 << 63 else None
 
 
 def character(text: str, start: int, end: int) -> int:
@@ -98,5 +115,8 @@ def character(text: str, start: int, end: int) -> int:
         message = "unknown escape in a character literal"
         hint = r"the escapes are \n \t \r \0 \\ \' and \xHH"
     else:
-        message = "a character literal holds one character"
+        count = len(inside)
+        message = f"a character literal holds one character, not {count}"
+        if not inside.isascii():
+            message = f"a character literal holds one code point, not {count}"
     raise ExprSyntaxError(message, None, start, end, hint)

@@ -9,11 +9,11 @@ the tree that comes out (resolve.py).
 from __future__ import annotations
 
 import os
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, NoReturn, cast
 
 from lark import Lark, UnexpectedToken
 
-from ..errors import ExprError, ExprOverflowError, ExprSyntaxError
+from ..errors import ExprError, ExprNameError, ExprSyntaxError
 from . import literals
 from .ast import (
     Apply,
@@ -31,9 +31,10 @@ from .ast import (
 from .lexer import Scanner, Token, TokenStream
 from .limits import Limits
 from .operators import FUNCTIONS, INFIX, OPERATORS, PREFIX, Operator
-from .syntax_errors import arity_error, explain
+from .syntax_errors import explain
 
 _COMPARISON = OPERATORS["lt"].precedence
+_NOT = OPERATORS["not"].precedence
 _NEG = OPERATORS["neg"]
 #: The decimal literal that is in range only behind a minus sign.
 _TOO_GREAT = 1 << 63
@@ -49,8 +50,8 @@ class Parsed(NamedTuple):
 def parse(source: str, limits: Limits) -> Parsed:
     """The syntax tree of `source`.
 
-    Raises ExprSyntaxError, ExprOverflowError (a literal), ExprTypeError (too few or too
-    many arguments) and ExprLimitError, each with its place.
+    Raises ExprSyntaxError, ExprOverflowError (a literal), ExprNameError (the definition of
+    a built-in) and ExprLimitError, each with its place.
     """
     lark, scanner = _parser()
     tokens = scanner.tokens(source, limits)
@@ -109,15 +110,15 @@ class _Builder:
                     None,
                     statement.start,
                     statement.end,
-                    "only the last expression is the result; bind others: `name = ...;`",
+                    "only the last expression is the result; others are bound: `d = x - y;`",
                 )
         if not isinstance(result, Node):
             raise ExprSyntaxError(
-                "the program ends without an expression to give back",
+                "the program ends with a binding and not with an expression",
                 None,
                 result.start,
                 result.end,
-                "`==` compares; after a binding comes `;` and a final expression",
+                "`==` compares; after a binding comes `;` and an expression, the result",
             )
         return Parsed(tuple(statements), result)
 
@@ -136,27 +137,26 @@ class _Builder:
         left, right = children
         value = _checked(right)
         start, end = left.start, right.end
-        if type(left) is Name:
+        if _is_bare(left):
+            assert type(left) is Name
             return Binding(left.name, value, start, end)
-        if type(left) is Call:
-            for formal in left.arguments:
-                if type(formal) is not Name:
-                    raise ExprSyntaxError(
-                        "a formal parameter is a name", None, formal.start, formal.end
-                    )
-            formals = cast("tuple[Name, ...]", left.arguments)
-            return Definition(left.name, formals, value, start, end)
-        if type(left) is Apply and left.operator.fixity == "function":
+        name = None
+        if type(left) is Call and left.name_end - start == len(left.name):
+            name = left.name
+            if name not in FUNCTIONS:
+                return Definition(name, _formals(left.arguments), value, start, end)
+        elif type(left) is Apply and left.operator.fixity == "function":
             name = left.operator.name
-            raise ExprSyntaxError(
+        if name is not None:
+            raise ExprNameError(
                 f"'{name}' is a built-in function and cannot be defined", None, start, left.end
             )
         raise ExprSyntaxError(
-            "only a name or a function's name with its formals can stand left of '='",
+            "'=' binds a name, and this is not one",
             None,
             start,
             left.end,
-            "`==` compares",
+            "`==` compares; `d = x - y;` binds a name and `f(v) = v * v;` defines a function",
         )
 
     def nothing(self, children: list[Any]) -> list[Node | Token]:
@@ -219,24 +219,31 @@ class _Builder:
 def _checked(node: Node) -> Node:
     """`node`, which is not the operand of a minus sign."""
     if type(node) is Literal and node.value == _TOO_GREAT:
-        raise ExprOverflowError(
-            "this number does not fit a 64-bit long",
-            None,
-            node.start,
-            node.end,
-            "the greatest is 9223372036854775807; the least is -9223372036854775808",
-        )
+        raise literals.too_great(node.value, node.start, node.end)
     return node
+
+
+def _is_bare(node: Node) -> bool:
+    """Whether `node` is a name without parentheses."""
+    return type(node) is Name and node.end - node.start == len(node.name)
+
+
+def _formals(arguments: tuple[Node, ...]) -> tuple[Name, ...]:
+    for node in arguments:
+        if not _is_bare(node):
+            message = "a function is defined over names, and this is not one"
+            raise ExprSyntaxError(message, None, node.start, node.end)
+    return cast("tuple[Name, ...]", arguments)
 
 
 def _call(name: Token, arguments: tuple[Node, ...], end: int) -> Node:
     operator = FUNCTIONS.get(name.text)
-    if operator is None:
-        return Call(name.text, arguments, name.start, name.end, end)
-    given = len(arguments)
-    if given != operator.arity and not (operator.variadic and given > operator.arity):
-        raise arity_error(operator, given, name.start, end)
-    return Apply(operator, arguments, name.start, end)
+    if operator is not None:
+        given = len(arguments)
+        if given == operator.arity or (operator.variadic and given > operator.arity):
+            return Apply(operator, arguments, name.start, end)
+    # A wrong count is refused when names are resolved: this may yet be a definition.
+    return Call(name.text, arguments, name.start, name.end, end)
 
 
 class _Waiting(NamedTuple):
@@ -261,8 +268,8 @@ def _fold(items: list[Node | Token]) -> Node:
             operand_due = False
         elif operand_due:
             operator, precedence = PREFIX[item.text]
-            if waiting and waiting[-1].precedence > precedence and operator is not _NEG:
-                _refuse_loose_prefix(item, precedence)
+            if precedence == _NOT and waiting and waiting[-1].precedence > _NOT:
+                _refuse_loose_not(item)
             waiting.append(_Waiting(precedence, operator, True, item.start))
         else:
             operator = INFIX[item.text]
@@ -281,16 +288,15 @@ def _fold(items: list[Node | Token]) -> Node:
     return operands[0]
 
 
-def _refuse_loose_prefix(token: Token, precedence: int) -> None:
+def _refuse_loose_not(token: Token) -> NoReturn:
     """`not` cannot be the operand of a tighter operator; the tight prefixes can, as in 2 ** -x."""
-    if precedence == PREFIX["not"][1]:
-        raise ExprSyntaxError(
-            "'not' binds loosely and cannot follow a tighter operator",
-            None,
-            token.start,
-            token.end,
-            "write `(not x)` in parentheses, or `!x`",
-        )
+    raise ExprSyntaxError(
+        "'not' binds more loosely than the operator before it",
+        None,
+        token.start,
+        token.end,
+        "write `!x`, which binds tightly, or `(not x)`",
+    )
 
 
 def _reduce(operands: list[Node], waiting: list[_Waiting]) -> None:

@@ -10,16 +10,25 @@ from __future__ import annotations
 import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
-from ..errors import ExprError, ExprLimitError, ExprNameError, ExprTypeError, ExprValueError
+from ..errors import (
+    ExprError,
+    ExprLimitError,
+    ExprNameError,
+    ExprTypeError,
+    ExprValueError,
+    quoted,
+)
 from .arguments import to_long
 from .ast import Binding, Call, Definition, Name, Node, Program, Statement
 from .limits import Limits
 from .operators import FUNCTIONS
 from .parser import Parsed
-from .syntax_errors import reserved_word
+from .syntax_errors import arity_error, reserved_word
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_LONGEST_GUESS = 50
 
 
 def check_params(params: object) -> tuple[str, ...] | None:
@@ -34,12 +43,15 @@ def check_params(params: object) -> tuple[str, ...] | None:
         raise ExprTypeError(f"params is a sequence of names, not the string {params!r:.60}")
     if not isinstance(params, Iterable):
         raise ExprTypeError(f"params is a sequence of names, not {params!r:.60}")
-    names = tuple(params)
-    for name in names:
+    if isinstance(params, (set, frozenset)):
+        raise ExprTypeError("params is a sequence of names: the order in a set is not fixed")
+    names: dict[str, None] = {}
+    for name in params:
         _check_name(name, "a parameter")
-        if names.count(name) > 1:
-            raise ExprValueError(f"the parameter '{name}' is listed twice")
-    return names
+        if name in names:
+            raise ExprValueError(f"the parameter {quoted(name)} is listed twice")
+        names[name] = None
+    return tuple(names)
 
 
 def check_constants(constants: object) -> dict[str, int]:
@@ -54,7 +66,7 @@ def check_constants(constants: object) -> dict[str, int]:
     checked = {}
     for name, value in constants.items():
         _check_name(name, "a constant")
-        checked[name] = to_long(value, f"the constant '{name}'")
+        checked[name] = to_long(value, f"the constant {quoted(name)}")
     return checked
 
 
@@ -82,42 +94,57 @@ def resolve(
     """
     for name in params or ():
         if name in constants:
-            raise ExprNameError(f"'{name}' is both a constant and a parameter")
-    resolver = _Resolver(params, constants)
+            raise ExprNameError(f"{quoted(name)} is both a constant and a parameter")
+    resolver = _Resolver(parsed.statements, params, constants, limits.nodes)
     try:
         for statement in parsed.statements:
             resolver.statement(statement)
-        resolver.size += resolver.expression(parsed.result, frozenset())
+        resolver.evaluated(parsed.result)
     except ExprError as error:
         raise error.locate(source) from None
-    if resolver.size > limits.nodes:
-        raise ExprLimitError(
-            f"with all definitions expanded the program has {resolver.size:,} nodes; "
-            f"at most {limits.nodes:,}",
-            source,
-            parsed.result.start,
-            parsed.result.end,
-        )
     names = tuple(resolver.free) if params is None else tuple(params)
     return Program(source, parsed.statements, parsed.result, names, constants, resolver.size)
 
 
 class _Resolver:
-    def __init__(self, params: Sequence[str] | None, constants: dict[str, int]) -> None:
-        self.params = None if params is None else frozenset(params)
+    def __init__(
+        self,
+        statements: Sequence[Statement],
+        params: Sequence[str] | None,
+        constants: dict[str, int],
+        most_nodes: int,
+    ) -> None:
+        self.statements = statements
+        self.params = None if params is None else dict.fromkeys(params)
         self.constants = constants
         self.bindings: dict[str, Binding] = {}
         self.definitions: dict[str, Definition] = {}
         #: Free names in order of first appearance, with where that is.
         self.free: dict[str, Name] = {}
+        #: Nodes with every call expanded, of which there may be `most_nodes`.
         self.size = 0
+        self.most_nodes = most_nodes
+
+    def evaluated(self, root: Node) -> None:
+        """Resolve a binding's value or the result, and count its nodes."""
+        self.size += self.expression(root, frozenset())
+        if self.size > self.most_nodes:
+            # The number may have more digits than Python converts to text.
+            size = f"{self.size:,}" if self.size < 1 << 64 else "more than 2**64"
+            raise ExprLimitError(
+                f"with every call expanded the program has {size} nodes here; "
+                f"at most {self.most_nodes:,} are allowed",
+                None,
+                root.start,
+                root.end,
+            )
 
     def statement(self, statement: Statement) -> None:
         start, end = statement.start, statement.start + len(statement.name)
         if keyword.iskeyword(statement.name):
             raise reserved_word(statement.name, start, end)
         if isinstance(statement, Binding):
-            self.size += self.expression(statement.value, frozenset())
+            self.evaluated(statement.value)
             self._check_unbound(statement.name, start, end)
             self.bindings[statement.name] = statement
         else:
@@ -126,32 +153,33 @@ class _Resolver:
     def _check_unbound(self, name: str, start: int, end: int) -> None:
         hint = None
         if name in self.bindings:
-            message = f"'{name}' is bound twice"
+            message = f"{quoted(name)} is bound twice"
             hint = "a name is bound once; choose another"
         elif name in self.constants:
-            message = f"'{name}' is already a constant"
+            message = f"{quoted(name)} is already a constant"
         elif self.params is not None and name in self.params:
-            message = f"'{name}' is already a parameter"
+            message = f"{quoted(name)} is already a parameter"
         elif name in self.free:
-            message = f"'{name}' is bound here but was used before"
-            hint = "bind it before its first use"
+            message = f"{quoted(name)} is bound here but was used before"
+            hint = "a name is bound before its first use"
         else:
             return
         raise ExprNameError(message, None, start, end, hint)
 
     def _define(self, definition: Definition, start: int, end: int) -> None:
         name = definition.name
-        if name in FUNCTIONS:
-            raise ExprNameError(f"'{name}' is a built-in function", None, start, end)
         if name in self.definitions:
-            raise ExprNameError(f"the function '{name}' is defined twice", None, start, end)
+            raise ExprNameError(f"the function {quoted(name)} is defined twice", None, start, end)
         formals: set[str] = set()
         for formal in definition.formals:
             if keyword.iskeyword(formal.name):
                 raise reserved_word(formal.name, formal.start, formal.end)
             if formal.name in formals:
                 raise ExprNameError(
-                    f"the formal '{formal.name}' is listed twice", None, formal.start, formal.end
+                    f"the formal {quoted(formal.name)} is listed twice",
+                    None,
+                    formal.start,
+                    formal.end,
                 )
             formals.add(formal.name)
         definition.size = self.expression(definition.body, frozenset(formals))
@@ -185,38 +213,59 @@ class _Resolver:
         else:
             if self.params is not None and name not in self.params:
                 known = (*self.params, *self.constants, *self.bindings, *formals)
-                raise ExprNameError(
-                    f"unknown name '{name}'", None, node.start, node.end, self._guess(name, known)
-                )
+                hint = _guess(name, known) or "it is not among the names in params="
+                message = f"unknown name {quoted(name)}"
+                raise ExprNameError(message, None, node.start, node.end, hint)
             self.free[name] = node
 
     def _call(self, node: Call) -> int:
         """Link a call to its definition; the nodes that expanding it adds."""
         definition = self.definitions.get(node.name)
-        start, end = node.start, node.name_end
         if definition is None:
-            if keyword.iskeyword(node.name):
-                raise reserved_word(node.name, start, end)
-            known = (*FUNCTIONS, *self.definitions)
-            hint = self._guess(node.name, known)
-            if hint is None:
-                hint = "a function is defined before its first use, and never in terms of itself"
-            raise ExprNameError(f"unknown function '{node.name}'", None, start, end, hint)
+            raise self._unknown_function(node)
         given, wanted = len(node.arguments), len(definition.formals)
         if given != wanted:
             plural = "" if wanted == 1 else "s"
+            name = quoted(node.name)[1:-1]
             raise ExprTypeError(
-                f"{node.name}() takes {wanted} argument{plural}, not {given}",
-                None,
-                start,
-                node.end,
+                f"{name}() takes {wanted} argument{plural}, not {given}", None, node.start, node.end
             )
         node.definition = definition
         return definition.size
 
-    def _guess(self, name: str, known: Iterable[str]) -> str | None:
-        # Costs 2 ms to import, and only errors need it.
-        from difflib import get_close_matches
+    def _unknown_function(self, node: Call) -> ExprError:
+        name, start, end = node.name, node.start, node.name_end
+        if name in FUNCTIONS:
+            return arity_error(FUNCTIONS[name], len(node.arguments), start, node.end)
+        if keyword.iskeyword(name):
+            return reserved_word(name, start, end)
+        message = f"unknown function {quoted(name)}"
+        for other in self.statements:
+            if isinstance(other, Definition) and other.name == name:
+                if other.start <= start < other.end:
+                    message = f"{quoted(name)} is defined in terms of itself"
+                    hint = "there is no recursion: every formula ends"
+                else:
+                    message = f"the function {quoted(name)} is used before it is defined"
+                    hint = "a function is defined before its first use"
+                return ExprNameError(message, None, start, end, hint)
+        guess = _guess(name, (*FUNCTIONS, *self.definitions))
+        if guess is None and name in (*self.constants, *self.bindings, *(self.params or self.free)):
+            guess = "this is a variable; multiplication is written with `*`"
+        hint = guess or "a function is defined before its first use: `f(v) = v * v;`"
+        return ExprNameError(message, None, start, end, hint)
 
-        close = get_close_matches(name, known, 1) or get_close_matches(name.lower(), known, 1)
-        return f"did you mean '{close[0]}'?" if close else None
+
+def _guess(name: str, known: Iterable[str]) -> str | None:
+    """The hint that `name` is a misspelling of one of `known`, or None.
+
+    Looks at short names and not too many, because comparing is quadratic.
+    """
+    # Costs 2 ms to import, and only errors need it.
+    from difflib import get_close_matches
+
+    if len(name) > _LONGEST_GUESS:
+        return None
+    some = [other for other in islice(known, 1000) if len(other) <= _LONGEST_GUESS]
+    close = get_close_matches(name, some, 1) or get_close_matches(name.lower(), some, 1)
+    return f"did you mean '{close[0]}'?" if close else None

@@ -10,45 +10,68 @@ from __future__ import annotations
 import keyword
 from collections.abc import Collection, Sequence
 
-from ..errors import ExprError, ExprSyntaxError, ExprTypeError
+from ..errors import ExprError, ExprSyntaxError, ExprTypeError, quoted, shortened
 from .lexer import Token
-from .operators import Operator
+from .operators import FUNCTIONS, INFIX, Operator
 
-_OPERAND_BEGINS = "NUMBER"
+#: The terminals after which an operand is complete.
+_OPERAND_ENDS = frozenset({"NUMBER", "CHARACTER", "NAME", "RPAR"})
+_OPERAND_BEGINS = frozenset({"NUMBER", "CHARACTER", "NAME", "LPAR"})
 _CLOSING = {
     "COLON": "the ':' of the conditional",
     "ELSE": "the 'else' of the conditional",
-    "RPAR": "')'",
     "COMMA": "','",
+    "RPAR": "')'",
     "$END": "the end",
 }
 
+_CONDITIONAL = "a conditional is written `c ? a : b` or `a if c else b`"
+_DEFINITION = "a function is defined by `f(v) = v * v;`"
+_BINDING = "a name is bound by `d = x - y;`"
+_NO_LOOPS = "there are no loops: every formula ends"
+
 #: Words that people write for operators, in the place of an operator.
 _WORDS = {
-    "xor": "^",
-    "mod": "%",
-    "div": "/",
-    "shl": "<<",
-    "shr": ">>",
-    "eq": "==",
-    "is": "==",
-    "then": "?",
+    "xor": "write `^`",
+    "mod": "write `%`, or `%%` for a remainder with the sign of the divisor",
+    "div": "write `/`, or `//` to round toward minus infinity",
+    "shl": "write `<<`",
+    "shr": "write `>>`, or `>>>` to shift zeros in",
+    "eq": "write `==`",
+    "ne": "write `!=`",
+    "equals": "write `==`",
+    "then": _CONDITIONAL,
 }
-_VALUES = {"True": "1", "False": "0", "None": "0"}
 
-#: Pairs of adjacent tokens that look like one operator of another language.
-_PAIRS = {
+#: What to write for Python's keywords.
+_RESERVED = {
+    "True": "write 1",
+    "False": "write 0",
+    "None": "every value is a number",
+    "is": "`==` compares",
+    "in": "`==` compares with one value; join several by `or`",
+    "lambda": _DEFINITION,
+    "def": _DEFINITION,
+    "return": "the last expression is the result",
+    "elif": _CONDITIONAL,
+    "for": _NO_LOOPS,
+    "while": _NO_LOOPS,
+}
+
+_GLYPHS = frozenset("+-*/%<>=!&|^~?:")
+#: Runs of these that are an operator of another language.
+_RUNS = {
     "<>": "`!=` means 'differs from'",
+    "!==": "`!=` means 'differs from'",
     "=>": "'at least' is written `>=`",
     "=<": "'at most' is written `<=`",
     "===": "`==` compares",
-    "!==": "`!=` means 'differs from'",
-    ":=": "a binding is written `name = value;`",
-    "->": "a definition is written `f(x) = ...;`",
+    ":=": _BINDING,
+    "->": _DEFINITION,
     "++": "there is no `++`: formulas do not change variables",
     "--": "there is no `--`: formulas do not change variables",
     "?:": "a conditional is written `c ? a : b`",
-    "?.": "a conditional is written `c ? a : b`",
+    "??": "a conditional is written `c ? a : b`",
 }
 
 
@@ -62,74 +85,119 @@ def explain(
     if refused is None:
         index = len(tokens)
         token = Token("$END", "", tokens[-1].end, tokens[-1].end)
-        found = "the text ends"
+        found = "but the text ends"
     else:
         index = next(i for i, other in enumerate(tokens) if other is refused)
         token = refused
-        found = f"unexpected {_quoted(token.text)}"
+        found = f"not {quoted(token.text)}"
     for other in tokens[: index + 1]:
         if other.type == "NAME" and keyword.iskeyword(other.text):
             return reserved_word(other.text, other.start, other.end).locate(source)
-    hint = _hint(token, tokens[index - 1] if index else None, expected)
-    message = f"{found}: {_expectation(expected)}"
-    return ExprSyntaxError(message, source, token.start, token.end, hint)
-
-
-def _quoted(text: str) -> str:
-    return f"'{text}'" if len(text) <= 40 else f"'{text[:37]}...'"
+    previous = tokens[index - 1] if index else None
+    following = tokens[index + 1] if index + 1 < len(tokens) else None
+    complete = previous is not None and previous.type in _OPERAND_ENDS
+    return ExprSyntaxError(
+        f"expected {_expectation(expected, complete)}, {found}",
+        source,
+        token.start,
+        token.end,
+        _glyph_hint(source, token, previous, following)
+        or (
+            _operator_hint(source, token, previous, following, expected)
+            if complete and previous
+            else _operand_hint(token, previous)
+        ),
+    )
 
 
 def reserved_word(name: str, start: int, end: int) -> ExprError:
     """The error for one of Python's keywords in the place of a name."""
-    value = _VALUES.get(name)
-    if value is not None:
-        hint: str | None = f"write {value}"
-    elif name == "is":
-        hint = "`==` compares"
-    elif name == "lambda":
-        hint = "a function is defined by `f(x) = ...;`"
+    message = f"'{name}' is a reserved word, not a name"
+    return ExprSyntaxError(message, None, start, end, _RESERVED.get(name))
+
+
+def _expectation(expected: Collection[str], complete: bool) -> str:
+    """What may stand here, in words; `complete` says that an operand stands before."""
+    if complete:
+        # Operators are not always in `expected`: the parser may have gone on to look for
+        # what ends the expression before it refuses.
+        choices = ["an operator"]
+        choices += [words for terminal, words in _CLOSING.items() if terminal in expected]
     else:
-        hint = None
-    return ExprSyntaxError(f"'{name}' is a reserved word, not a name", None, start, end, hint)
-
-
-def _expectation(expected: Collection[str]) -> str:
-    """What may stand here, in words."""
-    if _OPERAND_BEGINS in expected:
-        words = "a number, a name or '(' is expected here"
-        return words.replace(" or '('", ", '(' or ')'") if "RPAR" in expected else words
-    choices = ["an operator"] if "INFIX" in expected else []
-    choices += [words for terminal, words in _CLOSING.items() if terminal in expected]
+        choices = ["a number", "a name", "'('"] + ["')'"] * ("RPAR" in expected)
     if len(choices) > 1:
         choices[-2:] = [f"{choices[-2]} or {choices[-1]}"]
-    return ", ".join(choices) + " is expected here"
+    return ", ".join(choices)
 
 
-def _hint(token: Token, previous: Token | None, expected: Collection[str]) -> str | None:
-    """What habit may be behind the text, or None."""
-    pair = _PAIRS.get((previous.text if previous else "") + token.text)
-    adjacent = previous is not None and previous.end == token.start
-    if pair and adjacent:
-        return pair
-    if token.type == "$END" and previous is not None and previous.text in ("+", "-"):
-        return "an operand is missing after the last operator"
-    if token.type == "EQUAL":
-        if adjacent and previous is not None and previous.type in ("SIGN", "INFIX", "PREFIX"):
-            return "formulas do not change variables; `d = x + 1;` binds a new name"
-        return "`==` compares; `name = value;` binds a name, at the start of a statement"
-    if token.type in ("AND", "OR") and _OPERAND_BEGINS in expected:
+def _glyph_hint(
+    source: str, token: Token, previous: Token | None, following: Token | None
+) -> str | None:
+    """What to write instead of signs that make no operator together."""
+    start = end = token.start if token.text[:1] in _GLYPHS else previous.end if previous else 0
+    while start and source[start - 1] in _GLYPHS:
+        start -= 1
+    while end < len(source) and source[end] in _GLYPHS:
+        end += 1
+    run = source[start:end]
+    if run in _RUNS:
+        return _RUNS[run]
+    if run.endswith("=") and run[:-1] in INFIX:
+        return f"there is no `{run}`: formulas do not change variables; {_BINDING}"
+    for left, right in ((previous, token), (token, following)):
+        if left and right and left.end < right.start and left.text + right.text in INFIX:
+            return f"`{left.text + right.text}` is written without a blank"
+    return None
+
+
+def _operand_hint(token: Token, previous: Token | None) -> str | None:
+    """What habit may be behind `token` in the place of an operand."""
+    if token.type in ("AND", "OR"):
         sign = "&" if token.type == "AND" else "|"
         return f"`{token.text}` stands between two conditions; bitwise, write `a {sign} b`"
-    if token.type == "IF" and _OPERAND_BEGINS in expected:
-        return "a conditional is written `c ? a : b` or `a if c else b`"
-    if token.type == "NAME" and token.text.lower() in _WORDS:
-        return f"write `{_WORDS[token.text.lower()]}`"
-    if token.type == "COMMA":
-        return "a comma only separates the arguments of a call"
-    if token.type in ("NUMBER", "NAME", "LPAR", "CHARACTER") and previous is not None:
-        if previous.text == ")" or previous.type in ("NUMBER", "NAME", "CHARACTER"):
-            return "multiplication is written with `*`" if "INFIX" in expected else None
+    if token.type in ("IF", "ELSE", "COLON", "QMARK"):
+        return _CONDITIONAL
+    if token.type == "RPAR":
+        return "the parentheses are empty" if previous and previous.type == "LPAR" else None
+    if token.type == "EQUAL":
+        return f"`==` compares; {_BINDING}"
     return None
+
+
+def _operator_hint(
+    source: str,
+    token: Token,
+    previous: Token,
+    following: Token | None,
+    expected: Collection[str],
+) -> str | None:
+    """What habit may be behind `token` after a complete operand."""
+    if token.type in ("ELSE", "COLON", "IF", "QMARK"):
+        return _CONDITIONAL
+    if token.type == "EQUAL":
+        return f"`==` compares; {_BINDING}"
+    if token.type == "COMMA":
+        pieces = source[previous.start : following.end if following else token.end].split(",")
+        if len(pieces) == 2 and pieces[0].isdecimal() and pieces[1].isdecimal():
+            return f"digits are grouped by underscores: `{shortened('_'.join(pieces))}`"
+        return "a comma only separates the arguments of a call"
+    if token.type == "SEMICOLON":
+        return "a ';' ends a statement; the arguments of a call are separated by ','"
+    if token.type in ("NOT", "PREFIX"):
+        if token.type == "NOT" and following and following.text == "in":
+            return _RESERVED["in"]
+        return f"`{token.text}` has one operand, after it; 'differs from' is written `!=`"
+    if token.type not in _OPERAND_BEGINS:
+        return None
+    if token.type == "NAME" and token.text.lower() in _WORDS:
+        return _WORDS[token.text.lower()]
+    if previous.text in FUNCTIONS:
+        return f"a call is written `{FUNCTIONS[previous.text].signature}`"
+    if "\n" in source[previous.end : token.start]:
+        return "statements are separated by `;`"
+    if "COMMA" in expected:
+        return "arguments are separated by ','; multiplication is written with `*`"
+    return "multiplication is written with `*`"
 
 
 def arity_error(operator: Operator, given: int, start: int, end: int) -> ExprError:
@@ -141,4 +209,5 @@ def arity_error(operator: Operator, given: int, start: int, end: int) -> ExprErr
         None,
         start,
         end,
+        f"write `{operator.signature}`",
     )

@@ -142,6 +142,8 @@ class _Allocator:
         self.constants: dict[int, int] = {}
         #: For every value the positions where it is made and used, ascending.
         self.uses: dict[int, list[int]] = {v: [-1] for v in arrivals}
+        #: What each instruction reads.
+        self.reads = [_read(virtual) for virtual in self.code]
         #: Registers that it would be good to have a value in.
         self.hints: dict[int, int] = {
             v: a.register for v, a in arrivals.items() if a.register is not None
@@ -158,7 +160,7 @@ class _Allocator:
         uses, hints = self.uses, self.hints
         for position, virtual in enumerate(self.code):
             instruction, operands, tied, _, writes, _, _ = virtual
-            for value in _read(virtual):
+            for value in self.reads[position]:
                 uses[value].append(position)
             for role, operand in zip(instruction.roles, operands, strict=True):
                 if role in ("w", "rw") and type(operand) is int:
@@ -346,7 +348,7 @@ class _Allocator:
 
     def _read_explicit(self, virtual: Virtual, physical: list[Any], fixed: int) -> None:
         # Registers of values that are read are not to be given away meanwhile.
-        for value in _read(virtual):
+        for value in self.reads[self.position]:
             register = self.location.get(value)
             if register is not None:
                 self.pinned |= 1 << register
@@ -385,8 +387,9 @@ class _Allocator:
         lines, tag = self.lines, virtual.tag
         for register, value in self.restores:
             lines.append(self._load(value, register, tag))
-        for move, to, source in reversed(parallel_moves(self.moves)):
-            lines.append((move, (to, source), tag))
+        if self.moves:
+            for move, to, source in reversed(parallel_moves(self.moves)):
+                lines.append((move, (to, source), tag))
         for mem, register in self.stores:
             lines.append((_STORE, (mem, register), tag))
         if instruction is _LEA and virtual.instruction is not _LEA:
@@ -397,8 +400,9 @@ class _Allocator:
             here, cold = instruction.expand(*physical)
             lines.extend((item, operands, tag) for item, operands, _ in reversed(here))
             self.cold.extend((item, operands, tag) for item, operands, _ in cold)
-        for move, to, source in reversed(parallel_moves(self.before)):
-            lines.append((move, (to, source), tag))
+        if self.before:
+            for move, to, source in reversed(parallel_moves(self.before)):
+                lines.append((move, (to, source), tag))
 
     def _load(self, value: int, register: int, tag: object) -> Line:
         number = self.constants.get(value)

@@ -342,8 +342,8 @@ _PARTNERS: Final = {"div": "rem", "rem": "div", "udiv": "umod", "umod": "udiv"}
 
 def _divide(s: Selector, node: Node, register: int) -> None:
     left, right = node.args
-    partner = s.graph.find(_PARTNERS[node.op], left, right)
-    if partner is not None and partner.args == node.args and partner.index < node.index:
+    partner = s.find(_PARTNERS[node.op], left, right)
+    if partner is not None and partner.index < node.index:
         # One division gives both: it is done where the first of the two stands.
         s.register(partner)
         s.partners[partner] = register

@@ -41,6 +41,10 @@ class Selector:
         self.domain = domain
         self.features = features
         self.leave = Label("bail")
+        nodes = graph.live()
+        #: The nodes that the walk will come to, last first.
+        self.nodes = nodes[::-1]
+        self.live = frozenset(nodes)
         #: The register of each node that somebody asked for.
         self.registers: dict[Node, int] = {}
         #: Nodes whose overflow flag leaves the block, with the source range of the check.
@@ -67,6 +71,13 @@ class Selector:
     def wanted(self, node: Node) -> bool:
         """Whether some user has `node` in a register, so that folding it saves nothing."""
         return node in self.registers
+
+    def find(self, op: str, *args: Node) -> Node | None:
+        """The node for ``op(args)`` if the walk comes to one that computes just that."""
+        node = self.graph.find(op, *args)
+        if node in self.live and node.op == op and node.args == args:
+            return node
+        return None
 
     def emit(
         self,
@@ -95,7 +106,7 @@ class Selector:
         result(self, self.register(graph.result))
         close()
         bails = [bail for bail in graph.bails if not self._rides(bail)]
-        for node in reversed(graph.live()):
+        for node in self.nodes:
             while bails and bails[-1].position > node.index:
                 self._bail(bails.pop())
                 close()
@@ -130,8 +141,8 @@ class Selector:
         if not condition.op.endswith("_overflows"):
             return False
         operation = condition.op.removesuffix("_overflows")
-        node = self.graph.find(operation, *condition.args)
-        if node is None or node.op != operation or operation == "pow":
+        node = self.find(operation, *condition.args)
+        if node is None or operation == "pow":
             return False
         self.register(node)
         self.trapping[node] = bail.span

@@ -1,0 +1,235 @@
+"""The command ``exprjit``: evaluate a formula, or run one of the commands of a table.
+
+Exit status: 0 for an answer, 1 for an error in a formula, 2 for a command line that makes
+no sense, 130 for an interrupt and 141 for a closed pipe, as the shell gives them.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ..errors import ExprError
+from ..function import STAGES, Function
+from .options import (
+    HELP,
+    Arguments,
+    Option,
+    UsageError,
+    arguments_for,
+    columns,
+    describe,
+    did_you_mean,
+    formula_and_values,
+    parse,
+    read_values,
+)
+
+
+class Command(NamedTuple):
+    """A row of the table of commands.
+
+    usage: what follows the name; options: gives its option table; run: takes the parsed
+    command line and gives the exit status.  Both import what they need when they are called.
+    """
+
+    name: str
+    usage: str
+    help: str
+    options: Callable[[], Sequence[Option]]
+    run: Callable[[Arguments], int]
+
+
+def _check_options() -> Sequence[Option]:
+    from .check_command import OPTIONS
+
+    return OPTIONS
+
+
+def _check(arguments: Arguments) -> int:
+    from .check_command import run
+
+    formula, texts = formula_and_values(arguments.words)
+    return run(formula, read_values(texts), arguments.options)
+
+
+def _operators_options() -> Sequence[Option]:
+    return (Option("--markdown", "as the table of the documentation"),)
+
+
+def _operators(arguments: Arguments) -> int:
+    from .operator_table import as_markdown, as_text
+
+    if arguments.words:
+        raise UsageError("'operators' takes no arguments")
+    sys.stdout.write(as_markdown() if arguments.options["markdown"] else as_text())
+    return 0
+
+
+COMMANDS = {
+    row.name: row
+    for row in (
+        Command(
+            "check",
+            "[EXPR] [NAME=VALUE ...]",
+            "compare all engines on one formula, or on generated ones",
+            _check_options,
+            _check,
+        ),
+        Command(
+            "operators",
+            "",
+            "list every operator and function with its meaning",
+            _operators_options,
+            _operators,
+        ),
+    )
+}
+
+
+def stages(text: str) -> tuple[str, ...]:
+    """A comma-separated list of stages.  Raises UsageError for an unknown one."""
+    names = tuple(text.split(","))
+    for name in names:
+        if name not in STAGES:
+            close = did_you_mean(name, STAGES)
+            raise UsageError(f"--dump: no stage {name!r}{close}; there are {', '.join(STAGES)}")
+    return names
+
+
+OPTIONS = (
+    Option("--dump", f"print these of {', '.join(STAGES)}", "STAGE,...", read=stages, default=()),
+    Option(
+        "--backend",
+        "what computes; auto takes machine code where it can",
+        "B",
+        choices=("auto", "jit", "interpreter"),
+    ),
+    Option(
+        "--overflow",
+        "results outside 64 bits wrap around, or are errors",
+        "MODE",
+        choices=("wrap", "raise"),
+        default="wrap",
+    ),
+    Option(
+        "--params", "the parameters in order", "NAME,...", read=lambda text: tuple(text.split(","))
+    ),
+    Option("--version", "print the version and leave"),
+    HELP,
+)
+
+_HELP = """\
+Usage: exprjit EXPR [NAME=VALUE ...] [OPTIONS]
+       exprjit COMMAND ...
+       exprjit              a prompt; or programs from standard input, one a line
+
+Evaluate an integer formula, by machine code that is made for it.
+Values are constant expressions of the language itself: x=0xff, x=-5, x=2**10.
+
+Options:
+{options}
+
+Commands (exprjit COMMAND --help says more):
+{commands}
+
+Examples:
+  exprjit 'x + 4' x=2
+  exprjit 'hypot2(a, b) = a*a + b*b; isqrt(hypot2(x, y))' x=3 y=4
+  exprjit '-x // 2' x=7 --dump=graph,asm
+  exprjit --overflow=raise 'x * x' x=2**40
+
+A formula that begins with two minus signs and a word, or that is nothing but a command's
+name, comes after a bare --:  exprjit -- check check=1
+"""
+
+
+def _evaluate(formula: str, values: Mapping[str, int], options: Mapping[str, Any]) -> int:
+    """Print what is asked for about a formula."""
+    from .. import compile
+
+    function = compile(
+        formula,
+        options["params"],
+        backend=options["backend"] or "auto",
+        overflow=options["overflow"],
+    )
+    wanted = options["dump"]
+    arguments = arguments_for(function.params, values, partial=bool(wanted))
+    _show_stages(function, wanted)
+    if arguments is not None:
+        # A call that fails must not look as if the stages belonged to the error.
+        sys.stdout.flush()
+        print(function(*arguments))
+    return 0
+
+
+def _show_stages(function: Function, wanted: Sequence[str]) -> None:
+    for name in wanted:
+        text = function.dump(name)
+        if len(wanted) > 1:
+            print(f"-- {name}")
+        print(text.rstrip("\n"))
+
+
+def _interact(values: Mapping[str, int], options: Mapping[str, Any]) -> int:
+    """Without a formula: a prompt at a terminal, else programs from standard input."""
+    from .repl import Session, prompt, run_lines
+
+    for name in ("dump", "params"):
+        if options[name]:
+            raise UsageError(f"--{name} needs a formula")
+    session = Session(options["overflow"], options["backend"] or "interpreter", values)
+    if sys.stdin is not None and sys.stdin.isatty():
+        return prompt(session)
+    return run_lines(session, sys.stdin or ())
+
+
+def _run(argv: Sequence[str]) -> int:
+    command = COMMANDS.get(argv[0]) if argv else None
+    if command is not None:
+        table = (*command.options(), HELP)
+        arguments = parse(argv[1:], table)
+        if arguments.options["help"]:
+            usage = f"Usage: exprjit {command.name} {command.usage} [OPTIONS]".replace("  ", " ")
+            print(f"{usage}\n\n{command.help.capitalize()}.\n\nOptions:\n{describe(table)}")
+            return 0
+        return command.run(arguments)
+    arguments = parse(argv, OPTIONS)
+    if arguments.options["help"]:
+        rows = [(row.name, row.help) for row in COMMANDS.values()]
+        print(_HELP.format(options=describe(OPTIONS), commands=columns(rows)), end="")
+        return 0
+    if arguments.options["version"]:
+        from .. import __version__
+
+        print(f"exprjit {__version__}")
+        return 0
+    formula, texts = formula_and_values(arguments.words)
+    values = read_values(texts)
+    if formula is None:
+        return _interact(values, arguments.options)
+    return _evaluate(formula, values, arguments.options)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point: run a command line, without the program's name; give the exit status."""
+    try:
+        status = _run(sys.argv[1:] if argv is None else argv)
+        # Here, so that a closed pipe is noticed here too.
+        sys.stdout.flush()
+        return status
+    except UsageError as error:
+        print(f"exprjit: {error}\nexprjit --help explains", file=sys.stderr)
+        return 2
+    except ExprError as error:
+        print(f"exprjit: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        # Python flushes standard output once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141

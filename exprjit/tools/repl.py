@@ -1,0 +1,338 @@
+"""The prompt, first form: evaluate lines, keep what they bind and define, go on after errors.
+
+`Session` holds the state and knows no terminal: a line goes in, text comes out.
+
+Bindings are kept as values and given to later lines as constants.  Definitions are kept as
+source and stand before every later line that needs them, so they see the bindings of the
+moment they are called, as Python's functions do.  Errors are moved back from such a composed
+text to the line, or to the definition, that they are about.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import keyword
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
+
+from .. import compile
+from ..errors import ExprError, ExprNameError, ExprSyntaxError
+from ..function import STAGES, Function
+from ..language.ast import Binding, Call, Node, Statement
+from ..language.limits import DEFAULT
+from ..language.operators import OVERFLOW_MODES
+from ..language.parser import parse
+from ..language.syntax_errors import reserved_word
+from .options import columns, did_you_mean
+
+_Result = TypeVar("_Result")
+
+#: Words that people try when they want to leave or to know more.
+_HABITS = {"exit": ":quit leaves", "quit": ":quit leaves", "help": ":help explains"}
+
+
+class Reply(NamedTuple):
+    """What a line gave: the value or listing; what it did, in words; the error that ended it."""
+
+    text: str = ""
+    notes: tuple[str, ...] = ()
+    error: ExprError | None = None
+
+    def __str__(self) -> str:
+        parts = [*self.notes, self.text, "" if self.error is None else str(self.error)]
+        return "\n".join(part for part in parts if part)
+
+
+class _Piece(NamedTuple):
+    """Part of a composed text, and where it was typed."""
+
+    text: str
+    origin: str
+    offset: int = 0
+
+
+class _Kept(NamedTuple):
+    """A definition: its source, and the names of the functions that it calls."""
+
+    text: str
+    calls: frozenset[str]
+
+
+def split(line: str) -> tuple[tuple[Statement, ...], Node | None]:
+    """A line's statements and, if it ends with one, its expression.
+
+    The language asks every program for a final expression; a line at the prompt may do
+    without.  Raises the ExprError of what cannot be parsed.
+    """
+    try:
+        return parse(line, DEFAULT)
+    except ExprSyntaxError as error:
+        # With a final expression put behind it, is it a program?  The second ending is for
+        # lines that end with a semicolon; it must not become the operand of anything.
+        for ending in ("\n;0", "\n0"):
+            try:
+                statements, result = parse(line + ending, DEFAULT)
+            except ExprError:
+                continue
+            if result.start == len(line + ending) - 1:
+                return statements, None
+        raise error
+
+
+def _calls(root: Node) -> frozenset[str]:
+    """The names of all functions that are called below `root` and are not built in."""
+    names = set()
+    work = [root]
+    while work:
+        node = work.pop()
+        if isinstance(node, Call):
+            names.add(node.name)
+        work.extend(node.parts)
+    return frozenset(names)
+
+
+def _body(statement: Statement) -> Node:
+    return statement.value if isinstance(statement, Binding) else statement.body
+
+
+class Session:
+    """The state of a prompt; `open` turns false when a line asks to leave."""
+
+    def __init__(
+        self,
+        overflow: str = "wrap",
+        backend: str = "interpreter",
+        values: Mapping[str, int] | None = None,
+    ) -> None:
+        self.overflow = overflow
+        self.backend = backend
+        self.values = dict(values or {})
+        #: In an order in which each definition stands behind the ones that it calls.
+        self._definitions: dict[str, _Kept] = {}
+        self.open = True
+
+    def feed(self, line: str) -> Reply:
+        """Run a line: statements, an expression, or a command that begins with a colon.
+
+        What the statements before a failing one bound stays bound.
+        """
+        if line.lstrip().startswith(":"):
+            return self._command(line.strip())
+        notes: list[str] = []
+        try:
+            statements, result = split(line)
+            for statement in statements:
+                notes.append(self._perform(line, statement))
+            text = "" if result is None else str(self._value(line, result))
+        except ExprError as error:
+            return Reply("", tuple(notes), error)
+        return Reply(text, tuple(notes))
+
+    def _perform(self, line: str, statement: Statement) -> str:
+        """Bind or define; what to say about it."""
+        name = statement.name
+        if keyword.iskeyword(name):
+            end = statement.start + len(name)
+            raise reserved_word(name, statement.start, end).locate(line)
+        if not isinstance(statement, Binding):
+            return self._define(line, statement)
+        value = self._value(line, statement.value)
+        before = f" (was {self.values[name]})" if name in self.values else ""
+        self.values[name] = value
+        return f"{name} = {value}{before}"
+
+    def _define(self, line: str, statement: Statement) -> str:
+        name = statement.name
+        text = line[statement.start : statement.end]
+        # A new version takes the old one's place, where those that call it still see it.
+        kept = {**self._definitions, name: _Kept(text, _calls(_body(statement)))}
+        pieces = [
+            _Piece(text, line, statement.start) if other == name else _Piece(old.text, old.text)
+            for other, old in kept.items()
+        ]
+        try:
+            self._run(pieces, _Piece("0", "0"), lambda function: None)
+        except ExprError as error:
+            if error.source != line and name in self._definitions:
+                error.hint = f"'{name}' stays as it was, because this calls it"
+            raise
+        verb = "redefined" if name in self._definitions else "defined"
+        self._definitions = kept
+        return f"{text.split('=')[0].strip()} is {verb}"
+
+    def _value(self, line: str, node: Node) -> int:
+        pieces = self._needed(_calls(node))
+        tail = _Piece(line[node.start : node.end], line, node.start)
+        try:
+            return self._run(pieces, tail, lambda function: function())
+        except ExprNameError as error:
+            if error.hint is None and error.source is not None:
+                name = error.source[error.start : error.end]
+                error.hint = _HABITS.get(name, f"bind it first: {name} = 5")
+            raise
+
+    def _needed(self, names: Iterable[str]) -> list[_Piece]:
+        """The definitions of `names` and of all that they call."""
+        needed = set(names)
+        # Each one stands behind those that it calls.
+        for name in reversed(self._definitions):
+            if name in needed:
+                needed |= self._definitions[name].calls
+        return [
+            _Piece(kept.text, kept.text)
+            for name, kept in self._definitions.items()
+            if name in needed
+        ]
+
+    def _run(
+        self,
+        definitions: Sequence[_Piece],
+        tail: _Piece,
+        use: Callable[[Function], _Result],
+        listing: bool = False,
+    ) -> _Result:
+        """What `use` makes of the function of the composed text.
+
+        All names have to be bound, except in a listing, where they are parameters.
+        """
+        pieces = [piece._replace(text=piece.text + "\n;") for piece in definitions] + [tail]
+        try:
+            return use(
+                compile(
+                    "".join(piece.text for piece in pieces),
+                    params=None if listing else (),
+                    constants=None if listing else self.values,
+                    overflow=self.overflow,
+                    backend="auto" if listing else self.backend,
+                )
+            )
+        except ExprError as error:
+            _relocate(error, pieces)
+            raise
+
+    # Commands. -----------------------------------------------------------------------------
+
+    def _command(self, line: str) -> Reply:
+        word, _, rest = line[1:].partition(" ")
+        command = _COMMANDS.get(word)
+        if command is None:
+            close = did_you_mean(word, _COMMANDS)
+            error = ExprSyntaxError(f"there is no command :{word}{close}", hint=":help lists them")
+            return Reply(error=error)
+        try:
+            return Reply(command.run(self, rest.strip()))
+        except ExprError as error:
+            return Reply(error=error)
+
+    def _help(self, rest: str) -> str:
+        rows = [(f":{name} {row.usage}", row.help) for name, row in _COMMANDS.items()]
+        lines = [("EXPR", "its value"), ("x = EXPR", "bind a name"), ("f(v) = EXPR", "define")]
+        return columns([*lines, *rows])
+
+    def _variables(self, rest: str) -> str:
+        lines = [f"{name} = {value}" for name, value in self.values.items()]
+        lines += [kept.text for kept in self._definitions.values()]
+        return "\n".join(lines) or "nothing is bound"
+
+    def _overflow(self, rest: str) -> str:
+        if rest and rest not in OVERFLOW_MODES:
+            raise ExprSyntaxError(f"overflow is one of {', '.join(OVERFLOW_MODES)}, not {rest!r}")
+        self.overflow = rest or self.overflow
+        return f"overflow is {self.overflow}"
+
+    def _quit(self, rest: str) -> str:
+        self.open = False
+        return ""
+
+    def _listing(self, stage: str, text: str) -> str:
+        statements, result = parse(text, DEFAULT)
+        names = _calls(result).union(*(_calls(_body(statement)) for statement in statements))
+        own = {statement.name for statement in statements}
+        pieces = self._needed(names - own)
+        return self._run(pieces, _Piece(text, text), lambda f: f.dump(stage), listing=True)
+
+
+class _Command(NamedTuple):
+    usage: str
+    help: str
+    run: Callable[[Session, str], str]
+
+
+_COMMANDS: dict[str, _Command] = {
+    "help": _Command("", "this", Session._help),
+    **{
+        stage: _Command(
+            "EXPR",
+            f"its {stage}; every name is a parameter",
+            lambda session, text, stage=stage: session._listing(stage, text),  # type: ignore[misc]
+        )
+        for stage in STAGES
+    },
+    "vars": _Command("", "what is bound and defined", Session._variables),
+    "overflow": _Command("wrap|raise", "what results outside 64 bits do", Session._overflow),
+    "quit": _Command("", "leave (also: end of input)", Session._quit),
+}
+
+
+def _relocate(error: ExprError, pieces: Sequence[_Piece]) -> None:
+    """Make an error about the composed text one about the piece in which it is."""
+    if error.source is None:
+        return
+    first = 0
+    for piece in pieces:
+        if error.start < first + len(piece.text) or piece is pieces[-1]:
+            error.source = piece.origin
+            error.start += piece.offset - first
+            error.end += piece.offset - first
+            return
+        first += len(piece.text)
+
+
+# With a terminal, and without. --------------------------------------------------------------
+
+
+def prompt(session: Session) -> int:
+    """Read and answer lines at a terminal until the input ends; gives the exit status."""
+    from .. import __version__
+
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  (input() uses it: editing and history)
+    print(f"exprjit {__version__}   :help explains, :quit leaves")
+    while session.open:
+        try:
+            line = input("> ")
+            reply = session.feed(line)
+        except EOFError:
+            print()
+            break
+        except KeyboardInterrupt:
+            # As in Python's prompt: what was typed or was running is dropped.
+            print("\ninterrupted")
+            continue
+        shown = str(reply)
+        if shown:
+            print(shown)
+    return 0
+
+
+def run_lines(session: Session, lines: Iterable[str]) -> int:
+    """Answer line after line, errors on standard error; 1 if there were any, else 0."""
+    status = 0
+    for number, line in enumerate(lines):
+        line = line.rstrip("\n")
+        reply = session.feed(line)
+        if reply.text:
+            print(reply.text)
+        if reply.error is not None:
+            if reply.error.source == line:
+                # So that it gives the line of the input.
+                reply.error.source = "\n" * number + line
+                reply.error.start += number
+                reply.error.end += number
+            sys.stdout.flush()
+            print(f"exprjit: {reply.error}", file=sys.stderr)
+            status = 1
+        if not session.open:
+            break
+    return status
