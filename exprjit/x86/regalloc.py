@@ -337,10 +337,16 @@ class _Allocator:
                 # The other operand dies here: its register can become the destination.
                 source, physical[1] = other, source
         where = self.location.get(source)
+        movable = not flags and _as_address(instruction, operands)
         if where is None:
-            self._hold(source, register)
-        elif where != register:
-            if not flags and _as_address(instruction, operands):
+            # It dies here.  Where it is made in a register of its own, `lea` reads it there.
+            hint = self.hints.get(source) if movable else None
+            if hint is None or self.holder[hint] is not None or self.pinned >> hint & 1:
+                hint = register
+            self._hold(source, hint)
+            where = hint
+        if where != register:
+            if movable:
                 physical.append(where)
                 return _LEA
             self.before.append((register, where))
