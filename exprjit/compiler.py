@@ -11,9 +11,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import cache
-from typing import Final
+from typing import Final, NamedTuple
 
-from .errors import ExprLimitError, ExprValueError
+from .errors import ExprError, ExprLimitError, ExprValueError
 from .formula import Formula
 from .ir.build import build
 from .ir.graph import Graph
@@ -99,22 +99,40 @@ def to_code(formula: Formula, kernel: str, features: Features) -> kernels.Code:
     return code
 
 
-def install(formula: Formula, kernel: str, features: Features) -> memory.Code:
-    """Installed machine code of a formula; it lives as long as the object that is returned.
-
-    Raises ExprLimitError and Unavailable.
-    """
+def check_available() -> None:
+    """Raise Unavailable where machine code of ours cannot run in this process at all."""
     reason = cpu.why_no_machine_code() or _why_no_native_call()
     if reason is not None:
         raise Unavailable(reason)
+
+
+class Installed(NamedTuple):
+    """Code in executable memory.
+
+    address: where it is called, for as long as the owner lives.
+    """
+
+    address: int
+    owner: memory.Code
+
+
+def install(formula: Formula, kernel: str, features: Features) -> Installed:
+    """Install the machine code of a formula; `kernel` is a key of KERNELS.
+
+    Raises ExprLimitError and Unavailable, and ExprValueError if EXPRJIT_MEMORY is set to
+    what it cannot be.
+    """
+    check_available()
     try:
-        return memory.install(to_code(formula, kernel, features).encoded.code)
+        code = to_code(formula, kernel, features)
+        owner = memory.install(code.encoded.code)
     except memory.CodeMemoryError as error:
         raise Unavailable(f"no executable memory: {error}") from None
+    except ExprError:
+        raise
     except ValueError as error:
-        if isinstance(error, ExprLimitError):
-            raise
-        raise ExprValueError(str(error)) from None  # EXPRJIT_MEMORY
+        raise ExprValueError(str(error)) from None
+    return Installed(owner.address + code.entry, owner)
 
 
 def _why_no_native_call() -> str | None:

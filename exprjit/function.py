@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -24,7 +25,7 @@ from .errors import (
 from .formula import Formula
 from .language.arguments import to_longs
 from .language.ast import Program
-from .runtime import memory, pycall
+from .runtime import pycall
 
 if TYPE_CHECKING:
     from inspect import Signature
@@ -190,11 +191,13 @@ def _signature(function: Function) -> Signature:
     return Signature(parameters, return_annotation=int)
 
 
-# In the class body these would break what the class itself says of itself.
-Function.__doc__ = _ClassText(  # type: ignore[assignment]
+_DOC = _ClassText(
     _doc,
     "A compiled formula: call it with ints, positionally or by name.  Made by exprjit.compile.",
 )
+
+# In the class body these would break what the class itself says of itself.
+Function.__doc__ = _DOC  # type: ignore[assignment]
 Function.__signature__ = _ClassText(_signature, None)  # type: ignore[attr-defined]
 
 
@@ -212,14 +215,14 @@ class Body:
         self,
         formula: Formula,
         features: compiler.Features,
-        code: memory.Code | None,
+        code: compiler.Installed | None,
         reason: str | None,
     ) -> None:
         self.formula = formula
         self.features = features
         self.code = code
         self.reason = reason
-        self.entries: dict[str, memory.Code] | None = None
+        self.entries: dict[str, compiler.Installed] | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> int:
         """Answer a call that the machine code handed over: keywords, wrong counts or types."""
@@ -295,8 +298,9 @@ def _native_type() -> pycall.NativeType:
 
     Raises PyCallError where Python cannot have it.
     """
-    text = "A function whose calls run machine code."
-    return pycall.native_type("exprjit.Function", _Native, pycall.FIRST_FIELDS, text)
+    made = pycall.native_type("exprjit.Function", _Native, pycall.FIRST_FIELDS, "")
+    made.type.__doc__ = _DOC  # type: ignore[assignment]
+    return made
 
 
 class InterpretedFunction(Function):
@@ -336,6 +340,11 @@ class VerifiedFunction(InterpretedFunction):
         return wanted
 
 
+# Every class has a `__doc__` of its own, which would hide the inherited one.
+for _class in (InterpretedFunction, VerifiedFunction):
+    _class.__doc__ = _DOC  # type: ignore[assignment]
+
+
 def _outcome(function: Any, values: Sequence[int]) -> int | ExprError:
     try:
         answer: int = function(*values)
@@ -351,12 +360,12 @@ class _Lazy(Body):
 
     def __init__(self, formula: Formula, features: compiler.Features) -> None:
         super().__init__(formula, features, None, "lazy: it is compiled at the second call")
-        self.calls = 0
+        # A step of `count` cannot be divided, so just one of several threads has the second call.
+        self.calls = count(1)
         self.function: ref[Any] | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> int:
-        self.calls += 1
-        if self.calls == 2:
+        if next(self.calls) == 2:
             self.compile()
         return super().__call__(*args, **kwargs)
 
@@ -364,8 +373,8 @@ class _Lazy(Body):
         """Give the function its machine code, if that can be had."""
         try:
             self.code = compiler.install(self.formula, "call", self.features)
-        except compiler.Unavailable as reason:
-            self.reason = str(reason)
+        except (compiler.Unavailable, ExprError) as error:
+            self.reason = str(error)
             return
         self.reason = None
         function = None if self.function is None else self.function()
@@ -430,6 +439,7 @@ def compile(
 def _with_machine_code(
     formula: Formula, features: compiler.Features, verify: bool, lazy: bool
 ) -> Function:
+    compiler.check_available()
     if lazy and not verify:
         native = _native_type()
         waiting = _Lazy(formula, features)

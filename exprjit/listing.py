@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import NamedTuple
 
 from .x86.encoder import Encoded
@@ -42,11 +43,8 @@ class Asm(tuple[AsmLine, ...]):
 
 def asm(encoded: Encoded, source: str, symbols: dict[int, str]) -> Asm:
     """The listing of `encoded`; addresses that are in `symbols` are shown by name."""
-    labels = encoded.labels
-    names = {label: label.name or f"L{number}" for number, label in enumerate(labels)}
-    placed: dict[int, str] = {}
-    for label, offset in labels.items():
-        placed.setdefault(offset, names[label])
+    placed = _places(encoded)
+    names = {label: placed[offset] for label, offset in encoded.labels.items()}
     lines = []
     for offset, size, instruction, operands, tag in encoded.lines:
         shown = text(instruction, operands, names)
@@ -62,6 +60,19 @@ def asm(encoded: Encoded, source: str, symbols: dict[int, str]) -> Asm:
             )
         )
     return Asm(lines)
+
+
+def _places(encoded: Encoded) -> dict[int, str]:
+    """A name for each place that has a label; none is given twice."""
+    placed: dict[int, str] = {}
+    given: Counter[str] = Counter()
+    # A label's own name comes before a number.
+    for label, offset in sorted(encoded.labels.items(), key=lambda item: not item[0].name):
+        if offset not in placed:
+            name = label.name or "L"
+            given[name] += 1
+            placed[offset] = name if given[name] == 1 and label.name else f"{name}{given[name]}"
+    return placed
 
 
 def _piece(source: str, span: object) -> str | None:

@@ -355,6 +355,10 @@ class Encoded:
         self._pieces = pieces  # one per line, empty for labels
         self.code = b"".join(pieces)
 
+    def followed_by(self, other: Encoded) -> Encoded:
+        """This code with `other` behind it; no branch goes from one to the other."""
+        return Encoded([*self._source, *other._source], [*self._pieces, *other._pieces])
+
     @property
     def lines(self) -> list[tuple[int, int, Instruction, Operands, object]]:
         return [

@@ -9,6 +9,7 @@ their number need not be known before the block is allocated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..ir.graph import Graph
@@ -43,10 +44,14 @@ class CallTargets(NamedTuple):
 
 
 class Code(NamedTuple):
-    """A kernel: its bytes with the lines they come from, and the block they were made of."""
+    """A kernel: its bytes with the lines they come from, and the block they were made of.
+
+    entry: the offset in the bytes at which it is called.
+    """
 
     encoded: Encoded
     block: Block
+    entry: int = 0
 
 
 def _line(key: str, *operands: object) -> Line:
@@ -174,35 +179,22 @@ def python_call(
     keep = block.bails or count > 1
     arrivals = {}
     for position, value in block.params.items():
-        last = position == count - 1
-        home = Mem(RSP, disp=_WORD * position) if keep else None
-        arrivals[value] = Arrival(RAX if last else None, home)
-    frame = _CallFrame(count)
-    allocation = allocate(block, arrivals, Mem(RSP, disp=frame.size), order)
-    size = frame.size + _WORD * allocation.slots
+        home = _value(position) if keep else None
+        arrivals[value] = Arrival(RAX if position == count - 1 else None, home)
+    fixed = _WORD * (count + 2)
+    allocation = allocate(block, arrivals, Mem(RSP, disp=fixed), order)
+    size = fixed + _WORD * allocation.slots
     # The stack is aligned to 16 where functions are called: 8 are the return address.
     if (size + _WORD * len(allocation.saved) + _WORD) % 16:
         size += _WORD
-    enter, leave = _frame(size, allocation.saved)
-    slow = Label("slow")
-    lines = [
-        _line("endbr64"),
-        _line("test_rr", RCX, RCX),
-        _line("jcc_j", CC["ne"], slow),
-        # The topmost bit of nargsf is a flag: doubling drops it.
-        _line("lea_rm", RAX, Mem(RDX, RDX)),
-        _line("cmp_ri", RAX, 2 * count),
-        _line("jcc_j", CC["ne"], slow),
-        *enter,
-    ]
-    unbox, cold = frame.unbox(targets, leave, keep)
-    lines += unbox
-    lines += allocation.lines
+    _, leave = _frame(size, allocation.saved)
+    before = _unbox(count, keep, size, allocation.saved, targets)
+    lines = allocation.lines
     lines += [_number(RAX, targets.PyLong_FromLong), *leave, _line("jmp_r", RAX)]
     if block.bails:
         lines += [
             _place(block.bail),
-            _line("mov_rm", RDI, frame.callable),
+            _line("mov_rm", RDI, _callable(count)),
             _line("mov_rr", RSI, RSP),
             _number(RDX, count),
             _number(RAX, targets.bail),
@@ -210,67 +202,108 @@ def python_call(
             *leave,
             _line("ret"),
         ]
-    lines += cold
-    lines += [_place(slow), _number(RAX, targets.slow), _line("jmp_r", RAX)]
-    return Code(encode(lines + allocation.cold), block)
+    encoded = before.encoded.followed_by(encode(lines + allocation.cold))
+    return Code(encoded, block, before.entry)
 
 
-class _CallFrame:
-    """The frame of a Python call: the unboxed values, then what the call was given."""
+# The frame of a Python call: the unboxed values, what the call was given, spill slots.
 
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.callable = Mem(RSP, disp=_WORD * count)
-        self.args = Mem(RSP, disp=_WORD * (count + 1))
-        self.size = _WORD * (count + 2)
 
-    def unbox(
-        self, targets: CallTargets, leave: list[Line], keep: bool
-    ) -> tuple[list[Line], list[Line]]:
-        """Lines that unbox every argument into the frame, the last one also into rax.
+def _value(position: int) -> Mem:
+    return Mem(RSP, disp=_WORD * position)
 
-        keep: whether values are needed in the frame at all.
-        """
-        lines = [
-            _line("mov_mr", self.callable, RDI),
-            _line("mov_mr", self.args, RSI),
+
+def _callable(count: int) -> Mem:
+    return Mem(RSP, disp=_WORD * count)
+
+
+def _args(count: int) -> Mem:
+    return Mem(RSP, disp=_WORD * (count + 1))
+
+
+class _Unboxing(NamedTuple):
+    """Code that runs on into a block, and where in it the call enters."""
+
+    encoded: Encoded
+    entry: int
+
+
+@lru_cache(maxsize=256)
+def _unbox(
+    count: int, keep: bool, size: int, saved: tuple[int, ...], targets: CallTargets
+) -> _Unboxing:
+    """The part of a Python call that comes before the block.
+
+    It makes a frame of `size` bytes and unboxes every argument into it, the last one also
+    into rax; `keep` is whether values are needed in the frame at all.  It is the same for
+    every formula with as many parameters, so it is made once.  What is seldom run stands in
+    front of the entry.
+    """
+    enter, leave = _frame(size, saved)
+    slow, failed = Label("slow"), Label("failed")
+    seldom: list[Line] = []
+    often: list[Line] = [
+        _line("mov_mr", _callable(count), RDI),
+        _line("mov_mr", _args(count), RSI),
+    ]
+    for position in range(count):
+        suspicious, sound = Label("minus one"), Label()
+        if position:
+            often.append(_line("mov_rm", RSI, _args(count)))
+        often += [
+            _line("mov_rm", RDI, Mem(RSI, disp=_WORD * position)),
+            _number(RAX, targets.PyLong_AsLong),
+            _line("call_r", RAX),
+            _line("cmp_ri", RAX, -1),
+            _line("jcc_j", CC["e"], suspicious),
+            _place(sound),
         ]
-        cold: list[Line] = []
-        failed = Label("failed")
-        for position in range(self.count):
-            suspicious, sound = Label("minus one"), Label()
-            if position:
-                lines.append(_line("mov_rm", RSI, self.args))
-            lines += [
-                _line("mov_rm", RDI, Mem(RSI, disp=_WORD * position)),
-                _number(RAX, targets.PyLong_AsLong),
-                _line("call_r", RAX),
-                _line("cmp_ri", RAX, -1),
-                _line("jcc_j", CC["e"], suspicious),
-                _place(sound),
-            ]
-            if keep:
-                lines.append(_line("mov_mr", Mem(RSP, disp=_WORD * position), RAX))
-            # -1 is an error only if there is an exception.
-            cold += [
-                _place(suspicious),
-                _number(RAX, targets.PyErr_Occurred),
-                _line("call_r", RAX),
-                _line("test_rr", RAX, RAX),
-                _line("mov_ri", RAX, -1),
-                _line("jcc_j", CC["e"], sound),
-                _line("jmp_j", failed),
-            ]
-        if self.count:
-            cold += [
-                _place(failed),
-                _line("mov_rm", RDI, self.callable),
-                _line("mov_rm", RSI, self.args),
-                *leave,
-                # The number of arguments is known, and that there are no keywords.
-                _number(RDX, self.count),
-                _number(RCX, 0),
-                _number(RAX, targets.failed),
-                _line("jmp_r", RAX),
-            ]
-        return lines, cold
+        if keep:
+            often.append(_line("mov_mr", _value(position), RAX))
+        # -1 is an error only if there is an exception.
+        seldom += [
+            _place(suspicious),
+            _number(RAX, targets.PyErr_Occurred),
+            _line("call_r", RAX),
+            _line("test_rr", RAX, RAX),
+            _line("mov_ri", RAX, -1),
+            _line("jcc_j", CC["e"], sound),
+        ]
+        if position < count - 1:
+            seldom.append(_line("jmp_j", failed))
+    if count:
+        seldom += [
+            _place(failed),
+            _line("mov_rm", RDI, _callable(count)),
+            _line("mov_rm", RSI, _args(count)),
+            *leave,
+            # The number of arguments is known, and that there are no keywords.
+            _number(RDX, count),
+            _number(RCX, 0),
+            _number(RAX, targets.failed),
+            _line("jmp_r", RAX),
+        ]
+    seldom += [_place(slow), _number(RAX, targets.slow), _line("jmp_r", RAX)]
+    entry = Label("entry")
+    check = [
+        _line("endbr64"),
+        _line("test_rr", RCX, RCX),
+        _line("jcc_j", CC["ne"], slow),
+        # The topmost bit of nargsf is a flag: doubling drops it.
+        _line("lea_rm", RAX, Mem(RDX, RDX)),
+        _line("cmp_ri", RAX, 2 * count),
+        _line("jcc_j", CC["ne"], slow),
+    ]
+    lines = [_place(entry), *check, *enter, *often]
+    # Padding moves the entry, and may lengthen a branch that just reached: try again.
+    padding: list[Line] = []
+    while True:
+        encoded = encode([*seldom, *padding, *lines])
+        offset = encoded.labels[entry]
+        if offset % _ALIGNMENT == 0:
+            return _Unboxing(encoded, offset)
+        padding.extend([_line("int3")] * (-offset % _ALIGNMENT))
+
+
+#: Entries start where the processor fetches.
+_ALIGNMENT: Final = 16
