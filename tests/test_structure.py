@@ -20,6 +20,9 @@ PACKAGE = ROOT / "exprjit"
 # exprjit/__init__.py stand between the tools, which may use them, and what they gather.
 LAYERS = ["tools", "__init__", "function", "runtime", "x86", "ir", "language", "errors"]
 
+# The modules that stand beside function.py and belong to its layer.
+BESIDE_FUNCTION = {"formula", "compiler", "listing"}
+
 # These know nothing of the project but each other, so that they can be read and tested alone.
 LEAVES = {"exprjit.runtime.memory", "exprjit.runtime.pages", "exprjit.runtime.cpu"}
 
@@ -98,6 +101,8 @@ def in_project(target: str) -> bool:
 def layer(module: str) -> str:
     """The folder or the top-level file that the module is in; `python -m exprjit` is a tool."""
     name = module.split(".")[1] if "." in module else "__init__"
+    if name in BESIDE_FUNCTION:
+        return "function"
     return "tools" if name == "__main__" else name
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from io import TextIOWrapper
 from typing import Any, NamedTuple
 
 from ..errors import ExprError
@@ -184,6 +185,9 @@ def _interact(values: Mapping[str, int], options: Mapping[str, Any]) -> int:
     session = Session(options["overflow"], options["backend"] or "interpreter", values)
     if sys.stdin is not None and sys.stdin.isatty():
         return prompt(session)
+    if isinstance(sys.stdin, TextIOWrapper):
+        # Bytes that are no text become an error of the line they are on.
+        sys.stdin.reconfigure(errors="surrogateescape")
     return run_lines(session, sys.stdin or ())
 
 

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import ExprError
+from ..errors import ExprError, ExprNameError
 
 _OPTION = re.compile(r"(--[a-z][a-z-]+)(?:=(.*))?\Z", re.DOTALL)
 
@@ -156,6 +156,8 @@ def read_values(texts: Mapping[str, str]) -> dict[str, int]:
             values[name] = constant()
         except ExprError as error:
             error.message = f"in the value of '{name}': {error.message}"
+            if isinstance(error, ExprNameError):
+                error.hint = "a value is a constant expression: literals and operators"
             raise
     return values
 

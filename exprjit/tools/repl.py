@@ -154,6 +154,8 @@ class Session:
         try:
             self._run(pieces, _Piece("0", "0"), lambda function: None)
         except ExprError as error:
+            if isinstance(error, ExprNameError):
+                self._hint(error)
             if error.source != line and name in self._definitions:
                 error.hint = f"'{name}' stays as it was, because this calls it"
             raise
@@ -167,10 +169,17 @@ class Session:
         try:
             return self._run(pieces, tail, lambda function: function())
         except ExprNameError as error:
-            if error.hint is None and error.source is not None:
-                name = error.source[error.start : error.end]
-                error.hint = _HABITS.get(name, f"bind it first: {name} = 5")
+            self._hint(error)
             raise
+
+    def _hint(self, error: ExprError) -> None:
+        """What to do about an unknown variable; here nobody knows what `params=` is."""
+        text = error.source or ""
+        name = text[error.start : error.end]
+        if name.isidentifier() and not text[error.end :].lstrip().startswith("("):
+            habit = _HABITS.get(name, f"bind it first: {name} = 5")
+            close = did_you_mean(name, self.values)
+            error.hint = close.strip(" ()") if close else habit
 
     def _needed(self, names: Iterable[str]) -> list[_Piece]:
         """The definitions of `names` and of all that they call."""
@@ -253,6 +262,17 @@ class Session:
         return self._run(pieces, _Piece(text, text), lambda f: f.dump(stage), listing=True)
 
 
+#: What the stages are, in words; names in a listing are parameters, bound or not.
+_LISTINGS = {
+    "ast": "its syntax tree",
+    "graph": "its graph, simplified",
+    "rules": "the rules that simplified it",
+    "block": "its instructions, before they are given registers",
+    "asm": "its machine code",
+    "hex": "its machine code as bytes",
+}
+
+
 class _Command(NamedTuple):
     usage: str
     help: str
@@ -264,7 +284,7 @@ _COMMANDS: dict[str, _Command] = {
     **{
         stage: _Command(
             "EXPR",
-            f"its {stage}; every name is a parameter",
+            _LISTINGS.get(stage, f"its {stage}"),
             lambda session, text, stage=stage: session._listing(stage, text),  # type: ignore[misc]
         )
         for stage in STAGES

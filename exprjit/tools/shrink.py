@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import NamedTuple
 
 from .. import compile
@@ -50,29 +51,33 @@ def _step(
     current: Candidate, first_that_differs: FirstThatDiffers, deadline: float
 ) -> Candidate | None:
     """A smaller candidate that differs, or None if no simplification keeps the difference."""
-    program = _program(current.source)
-    if program is None:
-        return None
-    size = _size(program)
-    candidates = {text for text in _simpler_programs(program) if text != current.source}
-    sized = []
-    for text in candidates:
-        simpler = _program(text)
-        if simpler is None or not set(simpler.params) <= set(current.arguments):
-            continue
-        if _size(simpler) < size:
-            kept = {name: current.arguments[name] for name in simpler.params}
-            sized.append((_size(simpler), Candidate(text, kept)))
-    ordered = [candidate for _, candidate in sorted(sized, key=lambda pair: pair[0])]
-    ordered += _simpler_arguments(current)
-    for first in range(0, len(ordered), _CHUNK):
-        if time.monotonic() > deadline:
-            return None
-        chunk = ordered[first : first + _CHUNK]
+    waiting = _smaller(current, deadline)
+    while chunk := list(islice(waiting, _CHUNK)):
         index = first_that_differs(chunk)
         if index is not None:
             return chunk[index]
     return None
+
+
+def _smaller(current: Candidate, deadline: float) -> Iterator[Candidate]:
+    """Valid candidates that are smaller, until the time is over: the shortest programs first,
+    then the same program with smaller arguments.
+
+    Lazily: of a large program there are thousands, and parsing takes most of the time.
+    """
+    program = _program(current.source)
+    if program is None:
+        return
+    size = _size(program)
+    for text in sorted(set(_simpler_programs(program)), key=lambda text: (len(text), text)):
+        if time.monotonic() > deadline:
+            return
+        simpler = _program(text)
+        if simpler is None or not set(simpler.params) <= set(current.arguments):
+            continue
+        if _size(simpler) < size:
+            yield Candidate(text, {name: current.arguments[name] for name in simpler.params})
+    yield from _simpler_arguments(current)
 
 
 def _program(source: str) -> Program | None:
