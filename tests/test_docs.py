@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exprjit import compiler, compile
+from exprjit import compile, compiler
 from exprjit.tools.operator_table import as_markdown
 from exprjit.x86.encoder import listing
 

@@ -130,20 +130,26 @@ def _expectation(expected: Collection[str], complete: bool) -> str:
     return ", ".join(choices)
 
 
-def _glyph_hint(
-    source: str, token: Token, previous: Token | None, following: Token | None
-) -> str | None:
-    """What to write instead of signs that make no operator together."""
-    start = end = token.start if token.text[:1] in _GLYPHS else previous.end if previous else 0
+def _run(source: str, place: int) -> str:
+    """The signs that stand without a blank on both sides of `place`."""
+    start = end = place
     while start and source[start - 1] in _GLYPHS:
         start -= 1
     while end < len(source) and source[end] in _GLYPHS:
         end += 1
-    run = source[start:end]
-    if run in _RUNS:
-        return _RUNS[run]
-    if run.endswith("=") and run[:-1] in INFIX:
-        return f"there is no `{run}`: formulas do not change variables; {_BINDING}"
+    return source[start:end]
+
+
+def _glyph_hint(
+    source: str, token: Token, previous: Token | None, following: Token | None
+) -> str | None:
+    """What to write instead of signs that make no operator together."""
+    for place in (token.start, previous.end if previous else 0):
+        run = _run(source, place)
+        if run in _RUNS:
+            return _RUNS[run]
+        if run.endswith("=") and run[:-1] in INFIX:
+            return f"there is no `{run}`: formulas do not change variables; {_BINDING}"
     for left, right in ((previous, token), (token, following)):
         if left and right and left.end < right.start and left.text + right.text in INFIX:
             return f"`{left.text + right.text}` is written without a blank"

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..ir.graph import CONST, Node
+from ..language.operators import OPERATORS
 from . import macros
 from .block import Macro
 from .registers import CC, RAX, Mem
@@ -332,9 +333,13 @@ def _high_half(mnemonic: str) -> Lowering:
 
 
 def _never_zero(s: Selector, node: Node, divisor: Node) -> bool:
-    """Whether the block was left before `node` if `divisor` is 0."""
+    """Whether the block was left before `node` if `divisor` is 0, which it may never be."""
     check = s.graph.find("eq", divisor, s.graph.const(0))
-    return any(bail.condition is check and bail.position <= node.index for bail in s.graph.bails)
+    if check is None:
+        return False
+    if check.op is CONST:
+        return check.value == 0
+    return s.checked.get(check, node.index + 1) <= node.index
 
 
 _PARTNERS: Final = {"div": "rem", "rem": "div", "udiv": "umod", "umod": "udiv"}
@@ -397,6 +402,8 @@ LOWERINGS.update(
     pdep=_three_operand("pdep_rrr", macros.PDEP),
     pext=_three_operand("pext_rrr", macros.PEXT),
 )
+
+assert all(row.expansion or name in LOWERINGS for name, row in OPERATORS.items())
 
 SCALAR: Final = Domain(LOWERINGS, bail, constant)
 
