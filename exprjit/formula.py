@@ -8,14 +8,13 @@ interpreter is given when machine code hands over.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 from .errors import ExprTypeError, ExprValueError
 from .language.arguments import bind_arguments, to_longs
 from .language.ast import Program
 from .language.interpreter import interpret
-from .language.limits import Limits, limits_from
+from .language.limits import limits_from
 from .language.operators import OVERFLOW_MODES
 from .language.parser import parse
 from .language.resolve import check_constants, check_params, resolve
@@ -30,7 +29,16 @@ class Formula:
     (dict of ints), limits, name.
     """
 
-    __slots__ = ("_given_params", "constants", "limits", "name", "overflow", "params", "source")
+    __slots__ = (
+        "_listed",
+        "_tree",
+        "constants",
+        "limits",
+        "name",
+        "overflow",
+        "params",
+        "source",
+    )
 
     def __init__(
         self,
@@ -52,17 +60,28 @@ class Formula:
         if name is not None and not isinstance(name, str):
             raise ExprTypeError(f"name must be a str, not {type(name).__name__}")
         self.source = source
-        self._given_params = check_params(params)
+        self._listed = check_params(params)
         self.overflow = overflow
         self.constants = check_constants(constants)
         self.limits = limits_from(limits)
         self.name = DEFAULT_NAME if name is None else name
-        self.params = self.program().params
+        self._tree: Program | None = self._parse()
+        self.params = self._tree.params
+
+    def _parse(self) -> Program:
+        parsed = parse(self.source, self.limits)
+        return resolve(self.source, parsed, self._listed, self.constants, self.limits)
 
     def program(self) -> Program:
-        """The syntax tree, names resolved; parsed again where it is not at hand."""
-        constants = tuple(self.constants.items())
-        return _program(self.source, self._given_params, constants, self.limits)
+        """The syntax tree, names resolved."""
+        tree = self._tree
+        if tree is None:
+            tree = self._tree = self._parse()
+        return tree
+
+    def forget_tree(self) -> None:
+        """Drop the syntax tree, which is many times the source's size, until it is asked for."""
+        self._tree = None
 
     def bind(self, positional: Sequence[Any], keywords: Mapping[str, Any]) -> list[Any]:
         """The values of a call in the order of the parameters.
@@ -81,13 +100,3 @@ class Formula:
     def interpret(self, *arguments: int) -> int:
         """The value for 64-bit ints, one per parameter, by the interpreter."""
         return interpret(self.program(), arguments, self.overflow)
-
-
-@lru_cache(maxsize=32)
-def _program(
-    source: str,
-    params: tuple[str, ...] | None,
-    constants: tuple[tuple[str, int], ...],
-    limits: Limits,
-) -> Program:
-    return resolve(source, parse(source, limits), params, dict(constants), limits)

@@ -376,6 +376,7 @@ class _Lazy(Body):
         except (compiler.Unavailable, ExprError) as error:
             self.reason = str(error)
             return
+        self.formula.forget_tree()
         self.reason = None
         function = None if self.function is None else self.function()
         if function is not None:
@@ -447,6 +448,7 @@ def _with_machine_code(
         waiting.function = ref(function)
         return function
     code = compiler.install(formula, "call", features)
+    formula.forget_tree()
     body = Body(formula, features, code, None)
     if verify:
         return VerifiedFunction(body)
