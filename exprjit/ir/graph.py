@@ -11,16 +11,20 @@ out only if it is proved to be 0.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any, Final
 
 from ..language.operators import BOOLEANS, OPERATORS, Operator
-from .rules import Rules
+from .patterns import Rules
 
 CONST: Final = "const"
 PARAM: Final = "param"
 
 #: Bitwise operators give 0 or 1 where both operands are 0 or 1.
 _BITWISE: Final = frozenset(("bitand", "bitor", "bitxor"))
+
+#: An operator's name and its operands: a node that is yet to be found or made.
+Form = tuple[Any, ...]
 
 
 class Node:
@@ -102,7 +106,7 @@ class Graph:
         self.fired: list[str] | None = None
         #: The source range that nodes being made belong to.
         self.span: tuple[int, int] | None = None
-        self._made: dict[tuple[Any, ...], Node] = {}
+        self._made: dict[Form, Node] = {}
         self._bailing: set[Node] = set()
 
     def _new(self, op: str, args: tuple[Node, ...], value: int, boolean: bool) -> Node:
@@ -132,14 +136,29 @@ class Graph:
 
     def make(self, op: str, *operands: Node | int) -> Node:
         """The node for operator `op` of the table; ints are constants."""
-        args = tuple([self.const(a) if type(a) is int else a for a in operands])
-        key = (op, *args)
-        node = self._made.get(key)
+        made = self._made
+        form: Form = (op, *operands)
+        node = made.get(form)
         if node is None:
-            node = self._made[key] = self._simplified(op, args)  # type: ignore[arg-type]
+            if int in map(type, operands):
+                form = (op, *[self.const(arg) if type(arg) is int else arg for arg in operands])
+                node = made.get(form)
+            # Iterative, since a rule may lead to another along a whole chain of nodes.
+            forms = []
+            while node is None:
+                forms.append(form)
+                simpler = self._simplified(*form)
+                if isinstance(simpler, tuple):
+                    form = simpler
+                    node = made.get(form)
+                else:
+                    node = simpler
+            for form in forms:
+                made[form] = node
         return node
 
-    def _simplified(self, op: str, args: tuple[Node, ...]) -> Node:
+    def _simplified(self, op: str, *args: Node) -> Node | Form:
+        """A new node for ``op(args)``, or what to use instead."""
         row = OPERATORS[op]
         for arg in args:
             if arg.op is not CONST:
@@ -151,9 +170,9 @@ class Graph:
             # Constants on the right, else the older node on the left: one order, one node.
             if left.op is CONST or (right.op is not CONST and left.index > right.index):
                 if row.commutative:
-                    return self.make(op, right, left)
+                    return op, right, left
                 if row.swapped:
-                    return self.make(row.swapped, right, left)
+                    return row.swapped, right, left
             known = self._by_columns(row, left, right)
             if known is not None:
                 return known
@@ -162,15 +181,11 @@ class Graph:
             return found
         if row.expansion is not None and op not in self.native:
             return row.expansion(self.make, *args)  # type: ignore[no-any-return]
-        key = (op, *args)
-        node = self._made.get(key)
-        if node is None:
-            boolean = op in BOOLEANS or (
-                (op in _BITWISE and args[0].boolean and args[1].boolean)
-                or (op == "select" and args[1].boolean and args[2].boolean)
-            )
-            node = self._made[key] = self._new(op, args, 0, boolean)
-        return node
+        boolean = op in BOOLEANS or (
+            (op in _BITWISE and args[0].boolean and args[1].boolean)
+            or (op == "select" and args[1].boolean and args[2].boolean)
+        )
+        return self._new(op, args, 0, boolean)
 
     def _by_columns(self, row: Operator, left: Node, right: Node) -> Node | None:
         """What the table's algebra says: identity, absorber, equal operands."""
@@ -210,12 +225,12 @@ def dump(graph: Graph) -> str:
     """The graph as text: a line per live node and bail condition, in order."""
     names: dict[Node, str] = {}
     lines: list[str] = []
-    bails = list(graph.bails)
+    bails = deque(graph.bails)
     count = 0
 
     def flush(index: int) -> None:
         while bails and bails[0].position <= index:
-            lines.append(f"bail {names[bails.pop(0).condition]}")
+            lines.append(f"bail {names[bails.popleft().condition]}")
 
     for node in graph.live():
         flush(node.index)

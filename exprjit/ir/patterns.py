@@ -13,10 +13,14 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
-from ..language.operators import LONG, OPERATORS, Width
+from ..language.operators import BOOLEANS, LONG, OPERATORS, Width
 
 if TYPE_CHECKING:
     from .graph import Form, Graph, Node
+
+
+#: What computes nothing but 0 and 1, and what does so if its operands do.
+MAYBE_BOOLEAN: Final = BOOLEANS | {"const", "bitand", "bitor", "bitxor", "select"}
 
 
 class Pattern:
@@ -109,6 +113,13 @@ def apply(op: str, *operands: Any) -> Pattern:
 def function(name: str) -> Callable[..., Pattern]:
     """What makes patterns of the operator called `name`."""
     return lambda *operands: apply(name, *operands)
+
+
+MIN: Final = Pattern("literal", value=lambda width: width.min)
+MAX: Final = Pattern("literal", value=lambda width: width.max)
+BITS: Final = Pattern("literal", value=lambda width: width.bits)
+#: The greatest shift count, which is also the mask that takes counts modulo the width.
+COUNT: Final = Pattern("literal", value=lambda width: width.bits - 1)
 
 
 class Rule:
@@ -256,22 +267,25 @@ class _Candidate:
 
     def may_match(self, args: tuple[Node, ...]) -> bool:
         """Whether operands with the operators of these may match."""
-        return all(map(_may_match, self.args, args))
+        if not all(map(_may_match, self.args, args)):
+            return False
+        pairs = zip(self.args, args, strict=True)
+        named = {(part.name, arg.op) for part, arg in pairs if part.name}
+        return len(named) == len(dict(named))
 
 
 def _may_match(part: Pattern, node: Node) -> bool:
-    if part.op in ("any", "boolean"):
+    if part.op == "any":
         return True
+    if part.op == "boolean":
+        return node.op in MAYBE_BOOLEAN
     if part.op in ("constant", "literal"):
         return node.op == "const"
     return part.op == node.op
 
 
 class Rules:
-    """The rules ready to be tried, for one overflow mode.
-
-    `fired`, where it is not None, collects the names of the rules that were applied.
-    """
+    """The rules ready to be tried, for one overflow mode."""
 
     def __init__(self, rules: Iterable[Rule], overflow: str) -> None:
         self._by_op: dict[str, list[Rule]] = {}
@@ -280,7 +294,6 @@ class Rules:
                 self._by_op.setdefault(rule.left.op, []).append(rule)
         self._compiled: dict[str, list[_Candidate]] = {}
         self._by_key: dict[tuple[str, ...], list[_Candidate]] = {}
-        self.fired: list[str] | None = None
 
     def rewrite(self, graph: Graph, op: str, args: tuple[Node, ...]) -> Node | Form | None:
         """What the first rule that matches makes of ``op(args)``, or None."""
@@ -295,8 +308,8 @@ class Rules:
                     break
             else:
                 if candidate.holds is None or candidate.holds(nodes):
-                    if self.fired is not None:
-                        self.fired.append(candidate.name)
+                    if graph.fired is not None:
+                        graph.fired.append(candidate.name)
                     return candidate.result(graph, nodes)
         return None
 
@@ -310,9 +323,3 @@ class Rules:
                 for left in orders(rule.left)
             ]
         return [candidate for candidate in compiled if candidate.may_match(args)]
-
-
-MIN: Final = Pattern("literal", value=lambda width: width.min)
-MAX: Final = Pattern("literal", value=lambda width: width.max)
-BITS: Final = Pattern("literal", value=lambda width: width.bits)
-COUNT: Final = Pattern("literal", value=lambda width: width.bits - 1)

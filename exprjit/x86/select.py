@@ -47,6 +47,8 @@ class Selector:
         self.live = frozenset(nodes)
         #: The register of each node that somebody asked for.
         self.registers: dict[Node, int] = {}
+        #: Where conditions were checked: before the nodes from this index on.
+        self.checked = {bail.condition: bail.position for bail in graph.bails}
         #: Nodes whose overflow flag leaves the block, with the source range of the check.
         self.trapping: dict[Node, Any] = {}
         #: The registers of nodes that another node's instruction writes as well.

@@ -1,0 +1,329 @@
+"""What scalar machine code looks like: short, in its frame, with the stack where it has to be.
+
+Properties, most of them seen by an independent decoder, instead of listings to compare with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from corpus import CORPUS
+from machine_harness import (
+    BASELINE,
+    FEATURES,
+    MODES,
+    NAMED,
+    OPTIONAL,
+    SHAKEN,
+    Compiled,
+    example,
+    graph_of,
+    line,
+    needs_machine_code,
+    shuffled,
+)
+
+from exprjit.formula import Formula
+from exprjit.language.operators import MAX, MIN
+from exprjit.x86 import kernels
+from exprjit.x86.encoder import Label, encode
+from exprjit.x86.regalloc import ORDER
+from exprjit.x86.registers import RAX, RSP, Mem
+
+pytestmark = needs_machine_code
+
+# What the code looks like. -------------------------------------------------------------------
+
+
+def keys(source: str, mode: str = "wrap", features: frozenset[str] = FEATURES) -> list[str]:
+    code = kernels.checked_function(graph_of(Formula(source, overflow=mode), features), features)
+    return [instruction.key for _, _, instruction, _, _ in code.encoded.lines]
+
+
+@pytest.mark.parametrize(
+    "source", ["x // 8", "x %% 8", "udiv(x, 16)", "umod(x, 4096)", "x // 1", "x / 1", "x / -1"]
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_power_of_two_is_no_division(source: str, mode: str) -> None:
+    assert not {"idiv_r", "div_r"} & set(keys(source, mode))
+
+
+@pytest.mark.parametrize(
+    "source", ["x / y + x % y", "x % y + x / y", "x // y + x %% y", "udiv(x, y) * umod(x, y)"]
+)
+def test_quotient_and_remainder_are_one_division(source: str) -> None:
+    assert len([key for key in keys(source) if key in ("idiv_r", "div_r")]) == 1
+
+
+#: Instructions of the whole checked function, with its return; no more than today.
+MOST = {
+    "7": 5,
+    "x": 4,
+    "x + 4": 5,
+    "x + y": 5,
+    "x * 9": 5,
+    "x * 10": 5,
+    "x + y * 8": 5,
+    "x * 2 + 3": 5,
+    "x & 255": 5,
+    "~x & y": 5,
+    "x << y": 5,
+    "x < y": 7,
+    "x < y ? x : y": 6,
+    "abs(x)": 8,
+    "x > 0 and y > 0": 11,
+    "((5 * x + 3) * x - 7) * x + 11": 10,
+    "x // 8": 5,
+    "x / y": 18,
+    "popcount(x ^ y)": 6,
+    "rotl(x, 13) * 5": 6,
+    "clamp(x, 0, 255)": 10,
+    "0 <= x < 10": 7,
+    "x ? y : z": 6,
+    "mulhi(x, y)": 7,
+}
+
+
+@pytest.mark.parametrize("source", MOST)
+@pytest.mark.skipif(not {*OPTIONAL} <= FEATURES, reason="counts are for a newer processor")
+def test_code_is_short(source: str) -> None:
+    listing = kernels.checked_function(graph_of(Formula(source)), FEATURES).encoded
+    assert len(listing.lines) <= MOST[source], str(listing)
+
+
+def test_conditions_are_fused_with_what_uses_them() -> None:
+    assert "setcc_r" not in keys("x < y ? z : w")
+    assert "setcc_r" not in keys("x / (y < 3 ? 1 : z)")
+    for source in ("x & y ? z : w", "(x & y) == 0 ? z : w", "z / ((x & y) != 0 ? x : w)"):
+        assert "and_rr" not in keys(source)
+
+
+def test_overflow_is_a_branch_behind_the_arithmetic() -> None:
+    found = keys("x * y + z", "raise")
+    assert found.count("jcc_j") == 2
+    assert "setcc_r" not in found
+    assert found.count("imul_rr") == 1
+
+
+def test_a_formula_without_failures_has_no_branch() -> None:
+    for source in ("x < y ? x + 3 : y * 5", "min(x, y, z)", "x and y or z", "x << y", "abs(x)"):
+        assert not any("j" in key.split("_")[1:] for key in keys(source)), source
+
+
+# Decoding. -----------------------------------------------------------------------------------
+
+
+class Walk:
+    """All paths through a function's code, by an independent decoder.
+
+    Checks that the stack pointer is where it has to be, and what memory is touched.
+    """
+
+    def __init__(self, code: bytes, entry: int = 0) -> None:
+        iced = pytest.importorskip("iced_x86")
+        self.iced = iced
+        decoder = iced.Decoder(64, code)
+        self.at = {instruction.ip: instruction for instruction in decoder}
+        self.facts = iced.InstructionInfoFactory()
+        self.depths: dict[int, int] = {}
+        self.calls: list[int] = []
+        self.frame = 0
+        #: (instruction, base, index, displacement less the depth, size, whether it is written)
+        self.accesses: list[tuple[str, int, int, int, int, bool]] = []
+        work = [(entry, 0)]
+        while work:
+            work += self.step(*work.pop())
+
+    def step(self, ip: int, depth: int) -> list[tuple[int, int]]:
+        """Go through the instruction at `ip` with `depth` bytes on the stack; what comes next."""
+        if ip in self.depths:
+            assert self.depths[ip] == depth, f"two depths at {ip:#x}"
+            return []
+        self.depths[ip] = depth
+        self.frame = max(self.frame, depth)
+        iced, instruction = self.iced, self.at[ip]
+        info = self.facts.info(instruction)
+        assert instruction.code != iced.Code.INVALID
+        self.note(instruction, info, depth)
+        flow = instruction.flow_control
+        if flow == iced.FlowControl.RETURN:
+            assert depth == 0
+            return []
+        if flow == iced.FlowControl.INDIRECT_BRANCH:
+            assert depth == 0, "a tail call out of a frame"
+            return []
+        if flow == iced.FlowControl.UNCONDITIONAL_BRANCH:
+            return [(instruction.near_branch_target, depth)]
+        if flow == iced.FlowControl.CONDITIONAL_BRANCH:
+            return [(instruction.next_ip, depth), (instruction.near_branch_target, depth)]
+        if flow == iced.FlowControl.INDIRECT_CALL:
+            self.calls.append(depth)
+            return [(instruction.next_ip, depth)]
+        assert flow == iced.FlowControl.NEXT, instruction
+        return [(instruction.next_ip, self.after(instruction, info, depth))]
+
+    def after(self, instruction: Any, info: Any, depth: int) -> int:
+        """The depth behind an instruction that is no branch."""
+        iced = self.iced
+        if instruction.mnemonic in (iced.Mnemonic.PUSH, iced.Mnemonic.POP):
+            return depth - instruction.stack_pointer_increment
+        writes = (iced.OpAccess.WRITE, iced.OpAccess.READ_WRITE)
+        moved = any(
+            used.register in (iced.Register.RSP, iced.Register.ESP) and used.access in writes
+            for used in info.used_registers()
+        )
+        if not moved:
+            return depth
+        assert instruction.mnemonic in (iced.Mnemonic.ADD, iced.Mnemonic.SUB)
+        size = instruction.immediate(1)
+        return depth + (size if instruction.mnemonic == iced.Mnemonic.SUB else -size)
+
+    def note(self, instruction: Any, info: Any, depth: int) -> None:
+        iced = self.iced
+        if instruction.is_stack_instruction:
+            return
+        for used in info.used_memory():
+            write = used.access not in (iced.OpAccess.READ, iced.OpAccess.NO_MEM_ACCESS)
+            if used.access == iced.OpAccess.NO_MEM_ACCESS:
+                continue
+            displacement = used.displacement
+            displacement -= (displacement >> 63) << 64
+            if used.base == iced.Register.RSP:
+                displacement -= depth
+            size = iced.MemorySizeExt.size(used.memory_size)
+            self.accesses.append(
+                (str(instruction), used.base, used.index, displacement, size, write)
+            )
+
+    def stores(self) -> list[tuple[str, int, int, int, int, bool]]:
+        return [access for access in self.accesses if access[-1]]
+
+
+#: Below the stack pointer, System V gives 128 bytes to code that calls nobody.
+RED_ZONE = 128
+
+
+def check_memory(walk: Walk, arguments: int) -> int:
+    """Stores go to the frame, the red zone or the result; loads come from the frame.
+
+    Gives how often the result is stored.
+    """
+    rsp = walk.iced.Register.RSP
+    results = 0
+    for text, base, index, displacement, size, write in walk.accesses:
+        assert index == walk.iced.Register.NONE, text
+        if base != rsp:
+            results += 1
+            assert (write, displacement, size) == (True, 0, 8), text
+        elif write:
+            assert -walk.frame - RED_ZONE <= displacement <= -size, text
+        else:
+            # Arguments lie beyond the return address.
+            in_frame = -walk.frame - RED_ZONE <= displacement <= -size
+            assert in_frame or 8 <= displacement <= 8 * arguments, text
+    return results
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_code_writes_to_its_frame_and_the_result_alone(mode: str) -> None:
+    for source in [*map(example, NAMED), *CORPUS]:
+        formula = Formula(source, overflow=mode)
+        for features, order in ((FEATURES, ORDER), (BASELINE, shuffled(len(source), 6))):
+            graph = graph_of(formula, features)
+            code = kernels.checked_function(graph, features, order)
+            assert code.encoded.code.startswith(b"\xf3\x0f\x1e\xfa")
+            walk = Walk(code.encoded.code)
+            always_fails = any(bail.condition.op == "const" for bail in graph.bails)
+            assert check_memory(walk, max(len(formula.params) - 5, 0)) == (not always_fails)
+            assert walk.calls == []
+            assert walk.frame <= kernels.MAX_FRAME
+
+
+def test_the_walk_notices_a_store_outside_the_frame() -> None:
+    pytest.importorskip("iced_x86")
+    store = line("mov_mr", Mem(RSP, disp=16), RAX)
+    code = encode([line("sub_ri", RSP, 8), store, line("add_ri", RSP, 8), line("ret")]).code
+    with pytest.raises(AssertionError):
+        check_memory(Walk(code), 0)
+    with pytest.raises(AssertionError):
+        Walk(encode([line("push_r", RAX), line("ret")]).code)
+
+
+TARGETS = kernels.CallTargets(*[0x7F00_0000_0000 + 0x1000 * n for n in range(6)])
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 6, 7, 20])
+def test_the_stack_is_aligned_where_python_is_called(count: int) -> None:
+    names = [f"p{n}" for n in range(count)]
+    sources = [" + ".join(names) or "5", " / ".join([*names, "3"])]
+    # Many values at once, so that registers are saved and spilled.
+    values = "".join(f"t{n} = ({sources[0]}) * {n + 3} ^ {n}; " for n in range(30))
+    sources.append(
+        values + " + ".join(f"t{n}" for n in range(30)) + "-" + "/".join(f"t{n}" for n in range(30))
+    )
+    for source in sources:
+        formula = Formula(source, names)
+        for order in (ORDER, SHAKEN["callee-saved first"], shuffled(count, 5)):
+            graph = graph_of(formula)
+            code = kernels.python_call(graph, FEATURES, TARGETS, order)
+            assert code.encoded.code[code.entry :].startswith(b"\xf3\x0f\x1e\xfa")
+            walk = Walk(code.encoded.code, code.entry)
+            # Each argument is unboxed by a call, and -1 looked at by another.
+            assert len(walk.calls) == 2 * count + bool(graph.bails)
+            # 8 bytes are the return address.
+            assert all((depth + 8) % 16 == 0 for depth in walk.calls)
+            for text, base, _, displacement, size, _ in walk.stores():
+                assert base == walk.iced.Register.RSP
+                if "mxcsr" not in text:
+                    assert -walk.frame <= displacement <= -size, text
+
+
+# Size. ---------------------------------------------------------------------------------------
+
+
+def alive(count: int) -> str:
+    """A formula with as many values alive at once."""
+    made = "".join(f"t{n} = (x ^ {n}) * y; " for n in range(count))
+    return made + " + ".join(f"(t{n} - z)" for n in reversed(range(count)))
+
+
+def test_thousands_of_values_at_once() -> None:
+    compiled = Compiled(alive(4_000))
+    for row in ((1, 2, 3), (-5, MAX, MIN)):
+        assert compiled(*row) == compiled.formula.interpret(*row)
+
+
+def test_a_frame_may_not_be_too_large() -> None:
+    formula = Formula(alive(10_000))
+    with pytest.raises(kernels.FrameTooLarge, match="bytes of stack"):
+        kernels.checked_function(graph_of(formula), FEATURES)
+    with pytest.raises(kernels.FrameTooLarge, match="bytes of stack"):
+        kernels.python_call(graph_of(formula), FEATURES, TARGETS)
+
+
+def test_a_hundred_thousand_operators() -> None:
+    source = "x" + " * x + y ^ z" * 33_334
+    compiled = Compiled(source)
+    assert compiled(3, 5, 7) == compiled.formula.interpret(3, 5, 7)
+
+
+# Source positions. ---------------------------------------------------------------------------
+
+
+def test_code_remembers_the_text_it_came_from() -> None:
+    source = "(x ^ 5) / y + rotl(x, 3)"
+    code = kernels.checked_function(graph_of(Formula(source)), FEATURES)
+    spans = {}
+    for _, _, instruction, _, span in code.encoded.lines:
+        if span is not None:
+            spans.setdefault(instruction.key, source[slice(*span)])
+    assert spans["idiv_r"] == "(x ^ 5) / y"
+    assert spans["jcc_j"] == "(x ^ 5) / y"
+    assert spans["rol_ri"] == "rotl(x, 3)"
+    assert spans["xor_ri"] == "(x ^ 5)"
+
+
+def test_labels_are_placed_once() -> None:
+    label = Label()
+    assert encode([(label, (), None), line("ret")]).labels == {label: 0}
