@@ -49,6 +49,22 @@ def _expand_idiv(divisor: int) -> Lines:
     ]
 
 
+def _expand_idiv_nonzero(divisor: int) -> Lines:
+    minus_one, done = Label("divisor -1"), Label()
+    return [
+        _line("cmp_ri", divisor, -1),
+        _jump("e", minus_one),
+        _line("cqo"),
+        _line("idiv_r", divisor),
+        _place(done),
+    ], [
+        _place(minus_one),
+        _line("neg_r", RAX),
+        _line("xor32_rr", RDX, RDX),
+        _line("jmp_j", done),
+    ]
+
+
 def _expand_idiv_safe(divisor: int) -> Lines:
     return [_line("cqo"), _line("idiv_r", divisor)], []
 
@@ -241,8 +257,10 @@ def _expand_pext() -> Lines:
     ], []
 
 
-#: rax and rdx = rax / operand and rax % operand; the safe ones where the divisor allows it.
+#: rax and rdx = rax / operand and rax % operand; "nonzero" is for a divisor that is not 0,
+#: "safe" for one that is not -1 either.
 IDIV = Macro("idiv", _expand_idiv, ("r",), (RAX,), (RAX, RDX))
+IDIV_NONZERO = Macro("idiv nonzero", _expand_idiv_nonzero, ("r",), (RAX,), (RAX, RDX))
 IDIV_SAFE = Macro("idiv safe", _expand_idiv_safe, ("r",), (RAX,), (RAX, RDX))
 DIV = Macro("div", _expand_div, ("r",), (RAX,), (RAX, RDX))
 DIV_SAFE = Macro("div safe", _expand_div_safe, ("r",), (RAX,), (RAX, RDX))

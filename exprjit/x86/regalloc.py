@@ -85,8 +85,8 @@ def allocate(
     """Give physical registers to `block`.
 
     arrivals: by virtual register, for every parameter.  slot_base: the first spill slot;
-    the others follow at higher addresses.  order: the registers to give out, best first;
-    what instructions insist on is used all the same.
+    the others follow at higher addresses.  order: the registers to give out, best first, at
+    least five; what instructions insist on is used all the same.
     """
     allocator = _Allocator(block, arrivals, slot_base, order)
     for position in range(len(block.code) - 1, -1, -1):
@@ -165,14 +165,16 @@ class _Allocator:
             for role, operand in zip(instruction.roles, operands, strict=True):
                 if role in ("w", "rw") and type(operand) is int:
                     uses[operand] = [position]
-                    if tied in hints:
-                        hints[operand] = hints[tied]
             for fixed, written in zip(instruction.writes, writes, strict=True):
                 if written is not None:
                     uses[written] = [position]
                     hints[written] = fixed
             if instruction is _NUMBER:
                 self.constants[operands[0]] = operands[1]
+        for position, (instruction, operands, tied, *_) in enumerate(self.code):
+            # What is made in place of a value that dies here had best be where that was.
+            if tied in hints and uses[tied][-1] == position:
+                hints.setdefault(operands[instruction.roles.index("rw")], hints[tied])
 
     # Registers. ----------------------------------------------------------------------------
 

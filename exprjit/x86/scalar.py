@@ -353,15 +353,13 @@ def _divide(s: Selector, node: Node, register: int) -> None:
         s.register(partner)
         s.partners[partner] = register
         return
-    signed = node.op in ("div", "rem")
-    if right.op is CONST:
-        safe = right.value != 0 and (not signed or right.value != -1)
+    if node.op in ("div", "rem"):
+        if right.op is CONST and right.value not in (0, -1):
+            macro = macros.IDIV_SAFE
+        else:
+            macro = macros.IDIV_NONZERO if _never_zero(s, node, right) else macros.IDIV
     else:
-        safe = not signed and _never_zero(s, node, right)
-    if signed:
-        macro = macros.IDIV_SAFE if safe else macros.IDIV
-    else:
-        macro = macros.DIV_SAFE if safe else macros.DIV
+        macro = macros.DIV_SAFE if _never_zero(s, node, right) else macros.DIV
     both = register, s.partners.get(node)
     writes = both if node.op in ("div", "udiv") else both[::-1]
     s.emit(macro, s.register(right), reads=(s.register(left),), writes=writes)
