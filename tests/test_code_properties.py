@@ -27,7 +27,7 @@ from machine_harness import (
 from exprjit.formula import Formula
 from exprjit.language.operators import MAX, MIN
 from exprjit.x86 import kernels
-from exprjit.x86.encoder import Label, encode
+from exprjit.x86.assembler import Label, encode
 from exprjit.x86.regalloc import ORDER
 from exprjit.x86.registers import RAX, RSP, Mem
 

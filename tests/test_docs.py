@@ -8,7 +8,7 @@ import pytest
 
 from exprjit import compile, compiler
 from exprjit.tools.operator_table import as_markdown
-from exprjit.x86.encoder import listing
+from exprjit.x86.listing import listing
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,8 +18,10 @@ from typing import Any
 
 import pytest
 
-from exprjit.x86.encoder import Encoding, Label, encode, listing, parse_opcode, text
+from exprjit.x86.assembler import Label, encode
+from exprjit.x86.encoder import Encoding, parse_opcode
 from exprjit.x86.instructions import INSTRUCTIONS, ROWS, Instruction
+from exprjit.x86.listing import listing, text
 from exprjit.x86.registers import (
     ARGUMENTS,
     CALLEE_SAVED,

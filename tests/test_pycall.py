@@ -27,7 +27,7 @@ from exprjit.runtime import memory, pycall
 from exprjit.runtime import stubs as stubs_module
 from exprjit.runtime.pycall import NativeType, PyCallError, Stubs, native_type, symbols
 from exprjit.runtime.stubs import assemble, call, op, place
-from exprjit.x86.encoder import Label, Line, encode
+from exprjit.x86.assembler import Label, Line, encode
 from exprjit.x86.registers import CC_E, CC_NE, RAX, RBX, RCX, RDI, RDX, RSI, RSP, Mem
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from exprjit.runtime import memory
-from exprjit.x86.encoder import Label, Line, encode
+from exprjit.x86.assembler import Label, Line, encode
 from exprjit.x86.instructions import INSTRUCTIONS
 from exprjit.x86.registers import (
     CC_E,

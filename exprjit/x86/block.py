@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from .encoder import Label, Line
+from .assembler import Label, Line
 from .instructions import Instruction
 from .registers import NAMES_64, Mem
 

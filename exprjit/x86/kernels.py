@@ -13,8 +13,8 @@ from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..ir.graph import Graph
+from .assembler import Encoded, Label, Line, encode
 from .block import Block, Macro
-from .encoder import Encoded, Label, Line, encode
 from .instructions import INSTRUCTIONS
 from .regalloc import ORDER, Allocation, Arrival, allocate
 from .registers import ARGUMENTS, CC, RAX, RCX, RDI, RDX, RSI, RSP, Mem

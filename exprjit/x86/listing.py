@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from .registers import CONDITION_NAMES, FIXED, Mem, name
 
 if TYPE_CHECKING:
-    from .encoder import Encoded, Label
+    from .assembler import Encoded, Label
     from .instructions import Instruction
 
 _POINTERS = {

@@ -8,8 +8,8 @@ number is MIN.
 
 from __future__ import annotations
 
+from .assembler import Label, Line
 from .block import Macro
-from .encoder import Label, Line
 from .instructions import INSTRUCTIONS
 from .registers import CC, RAX, RCX, RDI, RDX, RSI, RSP, Mem
 

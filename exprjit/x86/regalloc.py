@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
+from .assembler import Line
 from .block import FIRST_VIRTUAL, Block, Virtual
-from .encoder import Line
 from .instructions import INSTRUCTIONS, Instruction
 from .registers import (
     CALLEE_SAVED,

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..ir.graph import CONST, PARAM, Bail, Graph, Node
+from .assembler import Label
 from .block import FIRST_VIRTUAL, Block, Macro, Virtual
-from .encoder import Label
 from .instructions import INSTRUCTIONS
 
 Lowering = Callable[["Selector", Node, int], None]
