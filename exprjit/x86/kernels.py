@@ -2,15 +2,15 @@
 
 A kernel is a prologue, a formula's block and an epilogue.  The block is the same for all;
 what differs is where parameters arrive, what becomes of the result, and what happens when
-the code bails.  Stack frames are laid out from rsp upwards, with spill slots last, so that
-their number need not be known before the block is allocated.
+the code bails.  What an address in the stack is relative to is known only when the block is
+allocated and its spill slots are counted; until then it stands for itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from ..ir.graph import Graph
 from .assembler import Encoded, Label, Line, encode
@@ -25,7 +25,12 @@ from .select import Selector, select
 #: spare.  It is reached by formulas with thousands of values alive at once.
 MAX_FRAME: Final = 1 << 16
 
+#: The largest part of the frame of a Python call that is there while arguments are unboxed.
+#: That may run any Python code, so a thousand such frames have to fit the stack.
+MAX_UNBOXING: Final = 1 << 12
+
 _WORD: Final = 8
+_PAGE: Final = 4096
 
 
 class FrameTooLarge(Exception):
@@ -74,14 +79,26 @@ def _result_in(register: int) -> Callable[[Selector, int], None]:
 
 def _frame(size: int, saved: Sequence[int]) -> tuple[list[Line], list[Line]]:
     """What makes and what undoes a frame of `size` bytes that keeps the registers `saved`."""
-    if size > MAX_FRAME:
-        raise FrameTooLarge(f"the formula needs {size:,} bytes of stack; at most {MAX_FRAME:,}")
     enter = [_line("push_r", register) for register in saved]
     leave = [_line("pop_r", register) for register in reversed(saved)]
-    if size:
-        enter.append(_line("sub_ri", RSP, size))
-        leave.insert(0, _line("add_ri", RSP, size))
-    return enter, leave
+    below, above = _room(size)
+    return enter + below, above + leave
+
+
+def _room(size: int) -> tuple[list[Line], list[Line]]:
+    """What moves the stack pointer down by `size` bytes, and what moves it up again.
+
+    Every page is touched on the way, so that a stack that is too small is noticed at the
+    page that guards it, and nothing beyond it is overwritten.
+    """
+    if size > MAX_FRAME:
+        raise FrameTooLarge(f"the formula needs {size:,} bytes of stack; at most {MAX_FRAME:,}")
+    down = []
+    for _ in range(size // _PAGE):
+        down += [_line("sub_ri", RSP, _PAGE), _line("mov_mr", Mem(RSP), RAX)]
+    if size % _PAGE:
+        down.append(_line("sub_ri", RSP, size % _PAGE))
+    return down, [_line("add_ri", RSP, size)] if size else []
 
 
 # C functions. --------------------------------------------------------------------------------
@@ -181,32 +198,28 @@ def python_call(
     for position, value in block.params.items():
         home = _value(position) if keep else None
         arrivals[value] = Arrival(RAX if position == count - 1 else None, home)
-    fixed = _WORD * (count + 2)
-    allocation = allocate(block, arrivals, Mem(RSP, disp=fixed), order)
-    size = fixed + _WORD * allocation.slots
-    # The stack is aligned to 16 where functions are called: 8 are the return address.
-    if (size + _WORD * len(allocation.saved) + _WORD) % 16:
-        size += _WORD
-    _, leave = _frame(size, allocation.saved)
-    before = _unbox(count, keep, size, allocation.saved, targets)
-    lines = allocation.lines
-    lines += [_number(RAX, targets.PyLong_FromLong), *leave, _line("jmp_r", RAX)]
+    allocation = allocate(block, arrivals, Mem(_SPILLS), order)
+    before = _unbox(count, keep, allocation.saved, targets)
+    lines, room, back = _with_spills(allocation)
+    lines += [_number(RAX, targets.PyLong_FromLong), *back, *before.leave, _line("jmp_r", RAX)]
     if block.bails:
         lines += [
             _place(block.bail),
+            *back,
             _line("mov_rm", RDI, _callable(count)),
             _line("mov_rr", RSI, RSP),
             _number(RDX, count),
             _number(RAX, targets.bail),
             _line("call_r", RAX),
-            *leave,
+            *before.leave,
             _line("ret"),
         ]
-    encoded = before.encoded.followed_by(encode(lines + allocation.cold))
+    encoded = before.encoded.followed_by(encode(room + lines + allocation.cold))
     return Code(encoded, block, before.entry)
 
 
-# The frame of a Python call: the unboxed values, what the call was given, spill slots.
+# The frame of a Python call: the unboxed values and what the call was given; below them,
+# once the arguments are unboxed and no other code will run, spill slots.
 
 
 def _value(position: int) -> Mem:
@@ -221,24 +234,57 @@ def _args(count: int) -> Mem:
     return Mem(RSP, disp=_WORD * (count + 1))
 
 
+#: Stands for rsp in the addresses of spill slots, until it is known that there are any.
+_SPILLS: Final = -2
+
+
+def _with_spills(allocation: Allocation) -> tuple[list[Line], list[Line], list[Line]]:
+    """A block's lines, and what makes and undoes the room for its spill slots."""
+    size = _WORD * allocation.slots
+    if not size:
+        return allocation.lines, [], []
+    if size % 16:
+        size += _WORD
+
+    def placed(operand: Any) -> Any:
+        if type(operand) is Mem:
+            if operand.base == _SPILLS:
+                return operand._replace(base=RSP)
+            # The unboxed values have moved up.  What is below rsp belongs to macros.
+            if operand.base == RSP and operand.disp >= 0:
+                return operand._replace(disp=operand.disp + size)
+        return operand
+
+    lines = [(item, tuple(map(placed, operands)), tag) for item, operands, tag in allocation.lines]
+    room, back = _room(size)
+    return lines, room, back
+
+
 class _Unboxing(NamedTuple):
-    """Code that runs on into a block, and where in it the call enters."""
+    """Code that runs on into a block.
+
+    entry: where in it the call enters.  leave: what undoes its frame.
+    """
 
     encoded: Encoded
     entry: int
+    leave: list[Line]
 
 
 @lru_cache(maxsize=256)
-def _unbox(
-    count: int, keep: bool, size: int, saved: tuple[int, ...], targets: CallTargets
-) -> _Unboxing:
+def _unbox(count: int, keep: bool, saved: tuple[int, ...], targets: CallTargets) -> _Unboxing:
     """The part of a Python call that comes before the block.
 
-    It makes a frame of `size` bytes and unboxes every argument into it, the last one also
-    into rax; `keep` is whether values are needed in the frame at all.  It is the same for
-    every formula with as many parameters, so it is made once.  What is seldom run stands in
-    front of the entry.
+    It makes the frame and unboxes every argument into it, the last one also into rax; `keep`
+    is whether values are needed in the frame at all.  It is the same for every formula with
+    as many parameters, so it is made once.  What is seldom run stands in front of the entry.
     """
+    size = _WORD * (count + 2)
+    if size > MAX_UNBOXING:
+        raise FrameTooLarge(f"a Python call of {count:,} parameters needs {size:,} bytes of stack")
+    # The stack is aligned to 16 where functions are called: 8 are the return address.
+    if (size + _WORD * len(saved) + _WORD) % 16:
+        size += _WORD
     enter, leave = _frame(size, saved)
     slow, failed = Label("slow"), Label("failed")
     seldom: list[Line] = []
@@ -301,7 +347,7 @@ def _unbox(
         encoded = encode([*seldom, *padding, *lines])
         offset = encoded.labels[entry]
         if offset % _ALIGNMENT == 0:
-            return _Unboxing(encoded, offset)
+            return _Unboxing(encoded, offset, leave)
         padding.extend([_line("int3")] * (-offset % _ALIGNMENT))
 
 
