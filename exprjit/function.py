@@ -167,6 +167,16 @@ class Function:
                 raise ExprValueError(f"no stage is called {stage!r:.60}; there are {STAGES}")
         return "\n".join(self._body.dump(stage) for stage in stages or ("graph",))
 
+    # Nothing about a function can change, so it is its own copy, as a Python function is.
+    def __copy__(self) -> Function:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Function:
+        return self
+
+    def __reduce__(self) -> str:
+        raise TypeError("a compiled function cannot be pickled; its source can")
+
     @property
     def __name__(self) -> str:
         return self._body.formula.name
@@ -245,9 +255,10 @@ class Body:
     def asm(self) -> Asm:
         from .listing import asm
 
+        encoded = self.python_call().encoded
         targets = compiler.targets()
         symbols = dict(zip(targets, targets._fields, strict=True))
-        return asm(self.python_call().encoded, self.formula.source, symbols)
+        return asm(encoded, self.formula.source, symbols)
 
     def entry(self, kernel: str) -> int:
         """The address of other code of this formula, which lives as long as this object."""
@@ -306,17 +317,13 @@ def _native_type() -> pycall.NativeType:
 class InterpretedFunction(Function):
     """A function that has no machine code, for the reason in `why_not_jit`."""
 
-    __slots__ = ("__weakref__", "body")
+    __slots__ = ("__weakref__", "_body")
 
     def __init__(self, body: Body) -> None:
-        self.body = body
-
-    @property
-    def _body(self) -> Body:
-        return self.body
+        self._body = body  # type: ignore[misc]
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> int:
-        return self.body.formula.call(args, kwargs)
+        return self._body.formula.call(args, kwargs)
 
 
 class VerifiedFunction(InterpretedFunction):
@@ -325,10 +332,10 @@ class VerifiedFunction(InterpretedFunction):
     __slots__ = ()
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> int:
-        formula = self.body.formula
+        formula = self._body.formula
         values = to_longs(formula.params, formula.bind(args, kwargs))
         wanted = _outcome(formula.interpret, values)
-        got = _outcome(self.body, values)
+        got = _outcome(self._body, values)
         if str(wanted) != str(got) or type(wanted) is not type(got):
             raise VerificationError(
                 f"for {dict(zip(formula.params, values, strict=True))} the interpreter gives "
@@ -442,9 +449,9 @@ def _with_machine_code(
 ) -> Function:
     compiler.check_available()
     if lazy and not verify:
-        native = _native_type()
+        entry = compiler.targets().slow
         waiting = _Lazy(formula, features)
-        function: Function = native.new(compiler.targets().slow, waiting, formula.interpret)
+        function: Function = _native_type().new(entry, waiting, formula.interpret)
         waiting.function = ref(function)
         return function
     code = compiler.install(formula, "call", features)

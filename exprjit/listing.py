@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from .x86.encoder import Encoded
+from .x86.assembler import Encoded
 from .x86.listing import text
 
 
@@ -68,10 +68,12 @@ def _places(encoded: Encoded) -> dict[int, str]:
     given: Counter[str] = Counter()
     # A label's own name comes before a number.
     for label, offset in sorted(encoded.labels.items(), key=lambda item: not item[0].name):
-        if offset not in placed:
-            name = label.name or "L"
-            given[name] += 1
-            placed[offset] = name if given[name] == 1 and label.name else f"{name}{given[name]}"
+        if offset in placed:
+            continue
+        name = label.name or "L"
+        given[name] += 1
+        number = f" {given[name]}" if given[name] > 1 else ""
+        placed[offset] = f"{name}{number}" if label.name else f"L{given[name]}"
     return placed
 
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import platform
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,3 +44,33 @@ def pytest_report_header() -> str:
     ]
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return ", ".join([f"exprjit: {python}", f"CPU level {cpu_level()}", *sorted(forced)])
+
+
+@pytest.fixture
+def child() -> Callable[..., str]:
+    """Runs a program in a new process, where a crash or a hang is only a failed test.
+
+    child(program, input="", timeout=60, **environment) gives what it printed. The EXPRJIT_
+    variables it sees are those given, and no others. What it prints to stderr fails the test.
+    """
+
+    def run(program: str, input: str = "", timeout: float = 60, **environment: str) -> str:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("EXPRJIT_")}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(program)],
+                cwd=ROOT,
+                env={**inherited, **environment},
+                input=input,
+                capture_output=True,
+                text=True,
+                timeout=timeout,
+            )
+        except subprocess.TimeoutExpired as expired:
+            pytest.fail(f"the child still ran after {expired.timeout} s")
+        if done.returncode or done.stderr:
+            said = (done.stderr or done.stdout)[-3000:]
+            pytest.fail(f"the child ended with {done.returncode}:\n{said}")
+        return done.stdout
+
+    return run

@@ -21,7 +21,7 @@ import exprjit
 ROOT = Path(__file__).parent.parent
 
 # What backend="jit" raises where there is no machine code.
-JIT_UNAVAILABLE = "JitUnavailable"
+JIT_UNAVAILABLE = "JitUnavailableError"
 
 
 class Place(NamedTuple):
@@ -82,6 +82,7 @@ PLACES = {
 QUESTIONS = """
 import json
 import exprjit
+from exprjit.runtime import memory
 
 def error(call, kind):
     try:
@@ -91,10 +92,14 @@ def error(call, kind):
 
 f = exprjit.compile("x + 4")
 inverse = exprjit.compile("1/x")
+lazy = exprjit.compile("x + 4", lazy=True)
+verified = exprjit.compile("x + 4", verify=True)
 print(json.dumps({
     "answer": f(2),
     "by name": f(x=2),
     "long way round": exprjit.compile("sq(v) = v * v; d = x // y; sq(d) ** 3 %% 7")(-9, 2),
+    "lazy": [lazy(2), lazy(3), lazy(4), lazy.engine, lazy.why_not_jit],
+    "verified": [verified(2), verified.engine, verified.why_not_jit],
     "engine": f.engine,
     "why": f.why_not_jit,
     "is a Function": isinstance(f, exprjit.Function),
@@ -103,7 +108,13 @@ print(json.dumps({
     "not an integer": error(lambda: f(0.5), TypeError),
     "bad text": error(lambda: exprjit.compile("x +"), exprjit.ExprError),
     "no jit": error(lambda: exprjit.compile("x + 4", backend="jit"), exprjit.ExprError),
+    "no lazy jit": error(
+        lambda: exprjit.compile("x + 4", backend="jit", lazy=True), exprjit.ExprError
+    ),
     "asked for": exprjit.compile("x + 4", backend="interpreter").engine,
+    "no asm": error(lambda: f.asm, ValueError),
+    "no address": error(lambda: f.checked_address, ValueError),
+    "installed": memory.statistics().pages,
 }))
 """
 
@@ -144,6 +155,13 @@ def test_the_function_says_why(place: str) -> None:
     assert seen["engine"] == "interpreter"
     assert seen["asked for"] == "interpreter"
     assert re.search(PLACES[place].reason, seen["why"], re.IGNORECASE), seen["why"]
+    assert seen["no asm"][1:] == [True, f"there is no machine code: {seen['why']}"]
+    if place == "no-pythonapi":  # that is for calls from Python: C can call what there is
+        assert seen["no address"] is None
+    else:
+        _, is_a_value_error, text = seen["no address"]
+        assert is_a_value_error
+        assert re.search(PLACES[place].reason, text, re.IGNORECASE), text
 
 
 @everywhere
@@ -170,6 +188,16 @@ def test_asking_for_machine_code_is_refused_with_the_reason(place: str) -> None:
     name, _, text = seen["no jit"]
     assert name == JIT_UNAVAILABLE
     assert seen["why"] in text
+    assert seen["no lazy jit"] == seen["no jit"]
+
+
+@everywhere
+def test_lazy_and_verified_functions_are_interpreted_too(place: str) -> None:
+    """Not even the stubs that all native calls share may be tried out on another processor."""
+    seen = seen_at(place)
+    assert seen["lazy"] == [6, 7, 8, "interpreter", seen["why"]]
+    assert seen["verified"] == [6, "interpreter", seen["why"]]
+    assert seen["installed"] == (place == "no-pythonapi")
 
 
 def test_the_refusal_has_a_public_name() -> None:
