@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from inspect import Signature
 
     from .ir.graph import Graph
-    from .listing import Asm
+    from .x86.listing import Asm
 
 BACKENDS = ("auto", "jit", "interpreter")
 
@@ -60,6 +60,11 @@ class Function:
     if TYPE_CHECKING:
         # At run time each subclass has its own; a __call__ here would slow down native calls.
         def __call__(self, /, *args: Any, **kwargs: Any) -> int: ...
+
+    def __new__(cls, *args: Any) -> Function:
+        if cls is Function:
+            raise TypeError("functions are made by exprjit.compile()")
+        return super().__new__(cls)
 
     @property
     def _body(self) -> Body:
@@ -253,7 +258,7 @@ class Body:
         return compiler.to_code(self.formula, "call", self.features)
 
     def asm(self) -> Asm:
-        from .listing import asm
+        from .x86.listing import asm
 
         encoded = self.python_call().encoded
         targets = compiler.targets()
@@ -467,7 +472,7 @@ def evaluate(source: str, names: Mapping[str, Any] | None = None, /, **named: An
     """The value of a program, once, by the interpreter: nothing is compiled.
 
     names: values by name, of which only those that the program uses are looked at; named:
-    further values, all of which must be used.
+    further values, all of which must be used, and which come before those in `names`.
     Raises what compiling and calling raise.
     """
     formula = Formula(source)

@@ -21,7 +21,7 @@ import pytest
 from exprjit.x86.assembler import Label, encode
 from exprjit.x86.encoder import Encoding, parse_opcode
 from exprjit.x86.instructions import INSTRUCTIONS, ROWS, Instruction
-from exprjit.x86.listing import listing, text
+from exprjit.x86.listing import asm, text
 from exprjit.x86.registers import (
     ARGUMENTS,
     CALLEE_SAVED,
@@ -544,7 +544,7 @@ def test_lines_and_listing() -> None:
         ]
     )
     assert encoded.lines[0] == (0, 4, INSTRUCTIONS["add_ri"], (RSP, 8), tag)
-    assert listing(encoded).splitlines() == [
+    assert str(asm(encoded)).splitlines() == [
         "top:",
         "     0  48 83 c4 08                     add rsp, 8",
         "     4  7f 02                           jg L1",

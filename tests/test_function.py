@@ -1118,3 +1118,8 @@ def test_settings_are_read_once_per_compile(monkeypatch: pytest.MonkeyPatch) -> 
     assert str(g.graph).count("\n") > 5
     assert "popcount" in str(f.graph) or "popcnt" not in compiler.features()
     assert f(255) == g(255) == 8
+
+
+def test_functions_are_made_by_compile_only() -> None:
+    with pytest.raises(TypeError, match=r"made by exprjit\.compile"):
+        exprjit.Function()

@@ -37,9 +37,9 @@ import exprjit
 from exprjit import compiler
 from exprjit.formula import Formula
 from exprjit.language.operators import OPERATORS
-from exprjit.listing import asm
 from exprjit.runtime import cpu, memory
 from exprjit.x86 import kernels
+from exprjit.x86.listing import asm
 
 FOLDER = Path(__file__).parent / "golden"
 MIN, MAX = -(2**63), 2**63 - 1
