@@ -31,7 +31,8 @@ from exprjit.x86.assembler import Label, encode
 from exprjit.x86.regalloc import ORDER
 from exprjit.x86.registers import RAX, RSP, Mem
 
-pytestmark = needs_machine_code
+# None of this depends on the version of Python.
+pytestmark = [needs_machine_code, pytest.mark.slow]
 
 # What the code looks like. -------------------------------------------------------------------
 

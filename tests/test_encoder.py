@@ -45,6 +45,9 @@ from exprjit.x86.registers import (
     swap,
 )
 
+# None of this depends on the version of Python.
+pytestmark = pytest.mark.slow
+
 Case = tuple[Instruction, tuple[Any, ...]]
 
 POWERS = (0, 7, 8, 31, 32, 63, 64)

@@ -26,6 +26,9 @@ from exprjit.ir.rules import BY_MODE, RULES, b, c, d, x, y, z
 from exprjit.language.operators import BOOLEANS, LONG, MAX, MIN, OPERATORS, Width
 from exprjit.tools import generate, samples
 
+# None of this depends on the version of Python.
+pytestmark = pytest.mark.slow
+
 MODES = ("wrap", "raise")
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 
