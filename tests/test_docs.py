@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from doctest import ELLIPSIS
 from pathlib import Path
 
 import pytest
+from sybil import Sybil
+from sybil.parsers.markdown import PythonCodeBlockParser
 
 from exprjit import compile, compiler
 from exprjit.tools.operator_table import as_markdown
 from exprjit.x86.listing import asm
 
 ROOT = Path(__file__).parent.parent
+
+
+def test_the_examples_of_the_readme_do_what_it_says() -> None:
+    # One test, since each example goes on where the one before it ended.
+    sybil = Sybil(parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS)])
+    examples = list(sybil.parse(ROOT / "README.md").examples())
+    assert len(examples) > 10
+    for example in examples:
+        example.evaluate()
 
 
 def test_the_operator_table_of_the_language_is_the_table() -> None:
