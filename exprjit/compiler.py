@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from .errors import ExprError, ExprLimitError, ExprValueError
 from .formula import Formula
 from .ir.build import build
-from .ir.graph import Graph
+from .ir.graph import Graph, GraphTooLarge
 from .runtime import cpu, memory, stubs
 from .x86 import kernels
 from .x86.scalar import native
@@ -56,16 +56,17 @@ def features() -> Features:
         raise ExprValueError(str(error)) from None
 
 
-def to_graph(formula: Formula, features: Features) -> Graph:
-    """The simplified graph of a formula, for a CPU."""
-    return build(formula.program(), formula.overflow, native(features))
+def to_graph(formula: Formula, features: Features, fired: list[str] | None = None) -> Graph:
+    """The simplified graph of a formula, for a CPU.
 
-
-def rules_fired(formula: Formula, features: Features) -> list[str]:
-    """The names of the rules that simplify a formula, in the order in which they are applied."""
-    fired: list[str] = []
-    build(formula.program(), formula.overflow, native(features), fired)
-    return fired
+    fired: takes the names of the rules that simplify it, in the order of their application.
+    Raises Unavailable if the graph is too large.
+    """
+    most = formula.limits.graph
+    try:
+        return build(formula.program(), formula.overflow, native(features), fired, most)
+    except GraphTooLarge as error:
+        raise Unavailable(str(error)) from None
 
 
 def python_call(graph: Graph, features: Features) -> kernels.Code:

@@ -14,6 +14,22 @@ from __future__ import annotations
 WINDOW = 100
 
 
+def shown(value: object) -> str:
+    """A wrong value as an error names it: its repr if that is short, else what it is.
+
+    Never raises: the repr of a great int does.
+    """
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"an int of {value.bit_length():,} bits"
+    if isinstance(value, str | bytes) and len(value) > 60:
+        value = value[:60]
+    try:
+        text = repr(value)
+    except Exception:
+        return f"an object of type {type(value).__name__}"
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 class ExprError(Exception):
     """The base of all errors that are about a formula.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .errors import ExprTypeError, ExprValueError
+from .errors import ExprTypeError, ExprValueError, shown
 from .language.arguments import bind_arguments, to_longs
 from .language.ast import Program
 from .language.interpreter import interpret
@@ -56,7 +56,7 @@ class Formula:
         if not isinstance(source, str):
             raise ExprTypeError(f"a formula is a str, not {type(source).__name__}")
         if overflow not in OVERFLOW_MODES:
-            raise ExprValueError(f'overflow must be "wrap" or "raise", not {overflow!r:.60}')
+            raise ExprValueError(f'overflow must be "wrap" or "raise", not {shown(overflow)}')
         if name is not None and not isinstance(name, str):
             raise ExprTypeError(f"name must be a str, not {type(name).__name__}")
         self.source = source

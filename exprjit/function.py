@@ -21,6 +21,7 @@ from .errors import (
     ExprValueError,
     JitUnavailableError,
     VerificationError,
+    shown,
 )
 from .formula import Formula
 from .language.arguments import to_longs
@@ -169,7 +170,7 @@ class Function:
         """
         for stage in stages:
             if stage not in STAGES:
-                raise ExprValueError(f"no stage is called {stage!r:.60}; there are {STAGES}")
+                raise ExprValueError(f"no stage is called {shown(stage)}; there are {STAGES}")
         return "\n".join(self._body.dump(stage) for stage in stages or ("graph",))
 
     # Nothing about a function can change, so it is its own copy, as a Python function is.
@@ -194,7 +195,7 @@ class Function:
 
 
 def _doc(function: Function) -> str:
-    mode = "" if function.overflow == "wrap" else "; raises OverflowError"
+    mode = "" if function.overflow == "wrap" else "\n\nA result outside 64 bits is an error."
     return f"{function.__name__}({', '.join(function.params)}) = {function.source}{mode}"
 
 
@@ -249,8 +250,12 @@ class Body:
         answer: int = _native_type().new(self.code.address, None, formula.interpret)(*values)
         return answer
 
-    def graph(self) -> Graph:
-        return compiler.to_graph(self.formula, self.features)
+    def graph(self, fired: list[str] | None = None) -> Graph:
+        """The simplified graph; `fired` takes the names of the rules that are applied."""
+        try:
+            return compiler.to_graph(self.formula, self.features, fired)
+        except compiler.Unavailable as reason:
+            raise ExprValueError(f"there is no graph: {reason}") from None
 
     def python_call(self) -> Any:
         if self.code is None:
@@ -284,7 +289,9 @@ class Body:
         if stage == "graph":
             return str(self.graph())
         if stage == "rules":
-            return "\n".join(compiler.rules_fired(self.formula, self.features))
+            fired: list[str] = []
+            self.graph(fired)
+            return "\n".join(fired)
         if stage == "block":
             from .x86.block import dump
 
@@ -368,12 +375,14 @@ def _outcome(function: Any, values: Sequence[int]) -> int | ExprError:
 class _Lazy(Body):
     """The body of a function that is interpreted once and compiled at its second call."""
 
-    __slots__ = ("calls", "function")
+    __slots__ = ("calls", "function", "required")
 
-    def __init__(self, formula: Formula, features: compiler.Features) -> None:
+    def __init__(self, formula: Formula, features: compiler.Features, required: bool) -> None:
         super().__init__(formula, features, None, "lazy: it is compiled at the second call")
         # A step of `count` cannot be divided, so just one of several threads has the second call.
         self.calls = count(1)
+        #: Whether calls fail where there is no machine code, rather than be interpreted.
+        self.required = required
         self.function: ref[Any] | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> int:
@@ -386,7 +395,9 @@ class _Lazy(Body):
         try:
             self.code = compiler.install(self.formula, "call", self.features)
         except (compiler.Unavailable, ExprError) as error:
-            self.reason = str(error)
+            self.reason = error.message if isinstance(error, ExprError) else str(error)
+            if self.required:
+                raise JitUnavailableError(f"there is no machine code: {self.reason}") from None
             return
         self.formula.forget_tree()
         self.reason = None
@@ -429,10 +440,10 @@ def compile(
     ExprLimitError with their place; for options TypeError and ValueError.
     """
     if backend not in BACKENDS:
-        raise ExprValueError(f"backend must be one of {BACKENDS}, not {backend!r:.60}")
+        raise ExprValueError(f"backend must be one of {BACKENDS}, not {shown(backend)}")
     if hardening != "default":
-        raise ExprValueError(f'hardening must be "default", not {hardening!r:.60}')
-    if externs:
+        raise ExprValueError(f'hardening must be "default", not {shown(hardening)}')
+    if externs is not None and (externs or not isinstance(externs, Mapping)):
         raise ExprTypeError("externs are not supported in this version")
     formula = Formula(source, params, overflow, constants, limits, name)
     features = compiler.features()
@@ -441,7 +452,7 @@ def compile(
             Body(formula, features, None, 'backend="interpreter" was asked for')
         )
     try:
-        return _with_machine_code(formula, features, verify, lazy)
+        return _with_machine_code(formula, features, backend, verify, lazy)
     except (compiler.Unavailable, pycall.PyCallError) as error:
         reason = str(error)
     if backend == "jit":
@@ -450,12 +461,12 @@ def compile(
 
 
 def _with_machine_code(
-    formula: Formula, features: compiler.Features, verify: bool, lazy: bool
+    formula: Formula, features: compiler.Features, backend: str, verify: bool, lazy: bool
 ) -> Function:
     compiler.check_available()
     if lazy and not verify:
         entry = compiler.targets().slow
-        waiting = _Lazy(formula, features)
+        waiting = _Lazy(formula, features, backend == "jit")
         function: Function = _native_type().new(entry, waiting, formula.interpret)
         waiting.function = ref(function)
         return function
@@ -475,6 +486,8 @@ def evaluate(source: str, names: Mapping[str, Any] | None = None, /, **named: An
     further values, all of which must be used, and which come before those in `names`.
     Raises what compiling and calling raise.
     """
+    if names is not None and not isinstance(names, Mapping):
+        raise ExprTypeError(f"the values are a dict by name, not {shown(names)}")
     formula = Formula(source)
     values = {} if names is None else {k: names[k] for k in formula.params if k in names}
     return formula.call((), {**values, **named})

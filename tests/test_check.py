@@ -18,7 +18,7 @@ import pytest
 import exprjit
 from exprjit.language import ast
 from exprjit.language.operators import INFIX, MAX, MIN, OPERATORS, OVERFLOW_MODES, PREFIX, Operator
-from exprjit.tools import c_rows, c_source, campaign, check, gcc, generate, samples, shrink
+from exprjit.tools import c_rows, c_source, campaign, check, cli, gcc, generate, samples, shrink
 
 ROOT = Path(__file__).parent.parent
 
@@ -525,3 +525,18 @@ def test_a_worker_that_hangs_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> No
     (death,) = outcome.deaths
     assert "no progress for 1 seconds" in str(death)
     assert death.source == check.generated(9, 0)
+
+
+def test_the_checker_is_part_of_the_package() -> None:
+    from exprjit import check as door
+
+    assert door.check("x + 4", count=20).difference is None
+    assert door.generated(1, 2) == check.generated(1, 2)
+
+
+@pytest.mark.parametrize("option", ["--seconds=nan", "--jobs=10000000", "--size=100000000"])
+def test_options_that_would_never_end_are_refused(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["check", "--generate", option]) == 2
+    assert "is a number from 1 to" in capsys.readouterr().err

@@ -114,7 +114,7 @@ def test_the_value_is_printed(run, argv: Sequence[str], answer: int) -> None:
         (["check"], "give a formula, or --generate"),
         (["check", "--generate", "x"], "--generate makes its own formulas"),
         (["check", "--generate", "--seconds=long"], "'long' is not a number"),
-        (["check", "--generate", "--jobs=0"], "--jobs is at least 1"),
+        (["check", "--generate", "--jobs=0"], "--jobs is a number from 1 to 256"),
         (["check", "x + y", "x=1"], "no value for y"),
     ],
 )
@@ -367,3 +367,28 @@ def test_text_that_is_not_unicode_is_a_placed_error() -> None:
     assert done.stdout == b"2\n"
     assert b"column 5" in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_output_that_cannot_be_written_is_a_short_error() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "exprjit", "x", "x=1"],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "exprjit: No space left on device\n")
+
+
+def test_what_the_terminal_cannot_show_is_escaped() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "exprjit", "--dump=asm", "x + 'é'"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\xe9" in done.stdout

@@ -17,6 +17,7 @@ import pickle
 import re
 import sys
 import threading
+import time
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -409,7 +410,7 @@ def test_attributes(make: Make) -> None:
     assert f.constants == {"rate": 3}
     assert f(1, 2) == 7
     assert f.__name__ == "price"
-    assert f.__doc__ == "price(y, x) =  rate * x + y ; raises OverflowError"
+    assert f.__doc__ == "price(y, x) =  rate * x + y \n\nA result outside 64 bits is an error."
     assert str(inspect.signature(f)) == "(y: int, x: int) -> int"
     assert list(inspect.signature(f).bind(1, x=2).arguments) == ["y", "x"]
     assert f.formula.source == f.source
@@ -1123,3 +1124,65 @@ def test_settings_are_read_once_per_compile(monkeypatch: pytest.MonkeyPatch) -> 
 def test_functions_are_made_by_compile_only() -> None:
     with pytest.raises(TypeError, match=r"made by exprjit\.compile"):
         exprjit.Function()
+
+
+def test_a_short_text_cannot_make_a_huge_graph() -> None:
+    text = "f0(v) = bitreverse(v ** 3) // v;"
+    text += "".join(f"f{n}(v) = v > 1 ? f{n - 1}(v + 1) : f{n - 1}(v - 1);" for n in range(1, 11))
+    f = exprjit.compile(text + "f10(x)", overflow="raise", limits="untrusted")
+    assert f.engine == "interpreter"
+    assert "nodes of the graph" in f.why_not_jit
+    assert f(1) == f.formula.interpret(1)
+    with pytest.raises(ValueError, match="nodes of the graph"):
+        str(f.graph)
+    with pytest.raises(exprjit.JitUnavailableError, match="nodes of the graph"):
+        exprjit.compile("x * y // z", overflow="raise", limits={"graph": 5}, backend="jit")
+
+
+HUGE = 10**5000  # its repr raises ValueError
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"constants": HUGE},
+        {"overflow": HUGE},
+        {"limits": HUGE},
+        {"limits": {"nodes": -HUGE}},
+        {"params": HUGE},
+        {"params": [HUGE]},
+        {"backend": HUGE},
+        {"hardening": HUGE},
+        {"externs": []},
+    ],
+)
+def test_wrong_options_are_named_whatever_they_are(options: dict[str, Any]) -> None:
+    with pytest.raises(exprjit.ExprError):
+        exprjit.compile("x", **options)
+
+
+def test_the_values_of_evaluate_are_a_mapping() -> None:
+    for wrong in (5, [1, 2], "x"):
+        with pytest.raises(TypeError, match="a dict by name"):
+            exprjit.evaluate("x", wrong)
+
+
+@native
+def test_a_lazy_function_that_must_have_machine_code_says_when_it_cannot() -> None:
+    f = exprjit.compile("x + 4", lazy=True, backend="jit", limits={"code": 5})
+    assert f(1) == 5
+    with pytest.raises(exprjit.JitUnavailableError, match="bytes; at most 5"):
+        f(1)
+
+
+@native
+def test_listings_take_time_in_proportion() -> None:
+    f = exprjit.compile("x" + "".join(f" ^ (x + {n}) * y" for n in range(3_000)))
+    start = time.process_time()
+    assert len(f.asm) > 3_000
+    assert time.process_time() - start < 20  # it was minutes when each line held its whole span
+
+
+def test_a_deep_tree_can_be_copied() -> None:
+    tree = exprjit.compile("-" * 5_000 + "x").ast
+    assert copy.deepcopy(tree) is tree

@@ -26,8 +26,8 @@ import pytest
 from exprjit.runtime import memory, pycall
 from exprjit.runtime import stubs as stubs_module
 from exprjit.runtime.pycall import NativeType, PyCallError, Stubs, native_type, symbols
-from exprjit.runtime.stubs import assemble, call, op, place
-from exprjit.x86.assembler import Label, Line, encode
+from exprjit.runtime.stubs import assemble, call
+from exprjit.x86.assembler import Label, Line, encode, line, place
 from exprjit.x86.registers import CC_E, CC_NE, RAX, RBX, RCX, RDI, RDX, RSI, RSP, Mem
 
 pytestmark = pytest.mark.skipif(
@@ -70,64 +70,64 @@ def entry(stubs: Stubs, count: int) -> bytes:
     c = symbols()
     slow, failed, bail, out = map(Label, "slow failed bail out".split())
     lines: list[Line] = [
-        op("endbr64"),
-        op("test_rr", RCX, RCX),
-        op("jcc_j", CC_NE, slow),
-        op("mov_rr", RAX, RDX),
-        op("btr_ri", RAX, 63),
-        op("cmp_ri", RAX, count),
-        op("jcc_j", CC_NE, slow),
+        line("endbr64"),
+        line("test_rr", RCX, RCX),
+        line("jcc_j", CC_NE, slow),
+        line("mov_rr", RAX, RDX),
+        line("btr_ri", RAX, 63),
+        line("cmp_ri", RAX, count),
+        line("jcc_j", CC_NE, slow),
         # [rsp]: values; [rsp + 16]: rbx; then nargsf, args, callable.
-        op("push_r", RDI),
-        op("push_r", RSI),
-        op("push_r", RDX),
-        op("push_r", RBX),
-        op("sub_ri", RSP, 24),
-        op("mov_rr", RBX, RSI),
+        line("push_r", RDI),
+        line("push_r", RSI),
+        line("push_r", RDX),
+        line("push_r", RBX),
+        line("sub_ri", RSP, 24),
+        line("mov_rr", RBX, RSI),
     ]
     for number in range(count):
         plain = Label("plain")
         lines += [
-            op("mov_rm", RDI, Mem(RBX, disp=8 * number)),
+            line("mov_rm", RDI, Mem(RBX, disp=8 * number)),
             *call(c["PyLong_AsLong"]),
-            op("mov_mr", Mem(RSP, disp=8 * number), RAX),
-            op("cmp_ri", RAX, -1),
-            op("jcc_j", CC_NE, plain),
+            line("mov_mr", Mem(RSP, disp=8 * number), RAX),
+            line("cmp_ri", RAX, -1),
+            line("jcc_j", CC_NE, plain),
             *call(c["PyErr_Occurred"]),
-            op("test_rr", RAX, RAX),
-            op("jcc_j", CC_NE, failed),
+            line("test_rr", RAX, RAX),
+            line("jcc_j", CC_NE, failed),
             place(plain),
         ]
-    lines.append(op("mov_rm", RDI, Mem(RSP)))
+    lines.append(line("mov_rm", RDI, Mem(RSP)))
     if count == 1:
-        lines.append(op("add_ri", RDI, 4))
+        lines.append(line("add_ri", RDI, 4))
     else:
-        lines += [op("sub_rm", RDI, Mem(RSP, disp=8)), op("jcc_j", CC_E, bail)]
-    restore = [op("add_ri", RSP, 24), op("pop_r", RBX)]
-    arguments = [op("pop_r", RDX), op("pop_r", RSI), op("pop_r", RDI)]
+        lines += [line("sub_rm", RDI, Mem(RSP, disp=8)), line("jcc_j", CC_E, bail)]
+    restore = [line("add_ri", RSP, 24), line("pop_r", RBX)]
+    arguments = [line("pop_r", RDX), line("pop_r", RSI), line("pop_r", RDI)]
     lines += [
         *restore,
-        op("add_ri", RSP, 24),
-        op("mov_ri", RAX, c["PyLong_FromLong"]),
-        op("jmp_r", RAX),
+        line("add_ri", RSP, 24),
+        line("mov_ri", RAX, c["PyLong_FromLong"]),
+        line("jmp_r", RAX),
         place(failed),
         *restore,
         *arguments,
-        op("xor32_rr", RCX, RCX),
-        op("mov_ri", RAX, stubs.failed),
-        op("jmp_r", RAX),
+        line("xor32_rr", RCX, RCX),
+        line("mov_ri", RAX, stubs.failed),
+        line("jmp_r", RAX),
         place(slow),
-        op("mov_ri", RAX, stubs.slow),
-        op("jmp_r", RAX),
+        line("mov_ri", RAX, stubs.slow),
+        line("jmp_r", RAX),
         place(bail),
-        op("mov_rm", RDI, Mem(RSP, disp=48)),
-        op("mov_rr", RSI, RSP),
-        op("mov_ri", RDX, count),
+        line("mov_rm", RDI, Mem(RSP, disp=48)),
+        line("mov_rr", RSI, RSP),
+        line("mov_ri", RDX, count),
         *call(stubs.bail),
         place(out),
         *restore,
-        op("add_ri", RSP, 24),
-        op("ret"),
+        line("add_ri", RSP, 24),
+        line("ret"),
     ]
     return encode(lines).code
 

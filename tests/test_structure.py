@@ -99,11 +99,14 @@ def in_project(target: str) -> bool:
 
 
 def layer(module: str) -> str:
-    """The folder or the top-level file that the module is in; `python -m exprjit` is a tool."""
+    """The folder or the top-level file that the module is in.
+
+    `python -m exprjit` and `exprjit.check` are doors to the tools.
+    """
     name = module.split(".")[1] if "." in module else "__init__"
     if name in BESIDE_FUNCTION:
         return "function"
-    return "tools" if name == "__main__" else name
+    return "tools" if name in ("__main__", "check") else name
 
 
 def test_the_reader_of_imports_sees_them_all() -> None:

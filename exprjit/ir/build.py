@@ -32,13 +32,15 @@ def build(
     overflow: str,
     native: frozenset[str] = frozenset(),
     fired: list[str] | None = None,
+    most: int = 1 << 62,
 ) -> Graph:
     """The graph of `program` under an overflow mode ("wrap" or "raise").
 
     native: operators to keep although the table has an expansion for them.  fired: takes
-    the names of the rules that are applied.
+    the names of the rules that are applied.  most: how many nodes the graph may have.
+    Raises GraphTooLarge.
     """
-    graph = Graph(program.params, native, BY_MODE[overflow])
+    graph = Graph(program.params, native, BY_MODE[overflow], most)
     graph.fired = fired
     builder = _Builder(program, graph, overflow)
     for statement in program.statements:

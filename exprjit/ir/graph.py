@@ -59,6 +59,10 @@ class Node:
         return f"%{self.index}"
 
 
+class GraphTooLarge(Exception):
+    """A formula needs more nodes than the graph may have."""
+
+
 class Bail:
     """A condition under which the interpreter has to answer.
 
@@ -78,8 +82,8 @@ class Graph:
 
     params: the parameters' names.  native: names of the operators that stay as they are
     although the table could expand them, because the machine has an instruction.
-    rules: the algebra to apply.  fired: where it is a list, it collects the names of the
-    rules that are applied.
+    rules: the algebra to apply.  most: how many nodes there may be.  fired: where it is a
+    list, it collects the names of the rules that are applied.
     """
 
     __slots__ = (
@@ -87,6 +91,7 @@ class Graph:
         "_made",
         "bails",
         "fired",
+        "most",
         "native",
         "nodes",
         "params",
@@ -97,8 +102,15 @@ class Graph:
 
     result: Node
 
-    def __init__(self, params: tuple[str, ...], native: frozenset[str], rules: Rules) -> None:
+    def __init__(
+        self,
+        params: tuple[str, ...],
+        native: frozenset[str],
+        rules: Rules,
+        most: int = 1 << 62,
+    ) -> None:
         self.params = params
+        self.most = most
         self.native = native
         self.rules = rules
         self.nodes: list[Node] = []
@@ -110,7 +122,11 @@ class Graph:
         self._bailing: set[Node] = set()
 
     def _new(self, op: str, args: tuple[Node, ...], value: int, boolean: bool) -> Node:
-        node = Node(op, args, value, len(self.nodes), boolean, self.span)
+        index = len(self.nodes)
+        if index >= self.most:
+            # Fault conditions and expansions make several nodes of one of the syntax tree.
+            raise GraphTooLarge(f"the formula needs more than {self.most:,} nodes of the graph")
+        node = Node(op, args, value, index, boolean, self.span)
         self.nodes.append(node)
         return node
 

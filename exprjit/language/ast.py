@@ -189,6 +189,13 @@ class Program(NamedTuple):
     def __str__(self) -> str:
         return dump(self)
 
+    def __copy__(self) -> Program:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Program:
+        # It is never changed, and may be too deep for a copy that recurses.
+        return self
+
 
 def dump(program: Program) -> str:
     """The tree as text: one S-expression a statement, operators by their table names."""

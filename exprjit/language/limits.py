@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..errors import ExprTypeError, ExprValueError
+from ..errors import ExprTypeError, ExprValueError, shown
 
 
 class Limits(NamedTuple):
@@ -14,6 +14,7 @@ class Limits(NamedTuple):
     tokens: literals, names, operators and punctuation.
     depth: brackets open at once.
     nodes: syntax-tree nodes with every definition expanded where it is called.
+    graph: nodes of the compiler's graph; a formula that needs more is interpreted.
     code: bytes of machine code.
     """
 
@@ -21,12 +22,15 @@ class Limits(NamedTuple):
     tokens: int = 400_000
     depth: int = 20_000
     nodes: int = 2_000_000
+    graph: int = 1_000_000
     code: int = 64_000_000
 
 
 DEFAULT = Limits()
 #: For formulas that are typed by strangers.
-UNTRUSTED = Limits(text=100_000, tokens=20_000, depth=1_000, nodes=20_000, code=1_000_000)
+UNTRUSTED = Limits(
+    text=100_000, tokens=20_000, depth=1_000, nodes=20_000, graph=20_000, code=1_000_000
+)
 
 
 def limits_from(value: object) -> Limits:
@@ -44,12 +48,12 @@ def limits_from(value: object) -> Limits:
         return UNTRUSTED
     else:
         raise ExprTypeError(
-            f'limits must be None, "untrusted", a dict or exprjit.Limits, not {value!r:.60}'
+            f'limits must be None, "untrusted", a dict or exprjit.Limits, not {shown(value)}'
         )
     for name, bound in fields.items():
         if name not in Limits._fields:
             known = ", ".join(Limits._fields)
-            raise ExprValueError(f"no limit is called {name!r:.60}; there are {known}")
+            raise ExprValueError(f"no limit is called {shown(name)}; there are {known}")
         if not isinstance(bound, int) or isinstance(bound, bool) or bound < 1:
-            raise ExprValueError(f"the limit '{name}' must be a positive int, not {bound!r:.60}")
+            raise ExprValueError(f"the limit '{name}' must be a positive int, not {shown(bound)}")
     return Limits(**fields)

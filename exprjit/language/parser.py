@@ -113,8 +113,9 @@ class _Builder:
                     "only the last expression is the result; others are bound: `d = x - y;`",
                 )
         if not isinstance(result, Node):
+            kind = "binding" if isinstance(result, Binding) else "definition"
             raise ExprSyntaxError(
-                "the program ends with a binding and not with an expression",
+                f"the program ends with a {kind} and not with an expression",
                 None,
                 result.start,
                 result.end,

@@ -19,6 +19,7 @@ from ..errors import (
     ExprTypeError,
     ExprValueError,
     quoted,
+    shown,
 )
 from .arguments import to_long
 from .ast import Binding, Call, Definition, Name, Node, Program, Statement
@@ -40,9 +41,9 @@ def check_params(params: object) -> tuple[str, ...] | None:
     if params is None:
         return None
     if isinstance(params, (str, bytes)):
-        raise ExprTypeError(f"params is a sequence of names, not the string {params!r:.60}")
+        raise ExprTypeError(f"params is a sequence of names, not the string {shown(params)}")
     if not isinstance(params, Iterable):
-        raise ExprTypeError(f"params is a sequence of names, not {params!r:.60}")
+        raise ExprTypeError(f"params is a sequence of names, not {shown(params)}")
     if isinstance(params, (set, frozenset)):
         raise ExprTypeError("params is a sequence of names: the order in a set is not fixed")
     names: dict[str, None] = {}
@@ -62,7 +63,7 @@ def check_constants(constants: object) -> dict[str, int]:
     if constants is None:
         return {}
     if not isinstance(constants, Mapping):
-        raise ExprTypeError(f"constants is a dict of names and ints, not {constants!r:.60}")
+        raise ExprTypeError(f"constants is a dict of names and ints, not {shown(constants)}")
     checked = {}
     for name, value in constants.items():
         _check_name(name, "a constant")
@@ -72,9 +73,9 @@ def check_constants(constants: object) -> dict[str, int]:
 
 def _check_name(name: object, what: str) -> None:
     if not isinstance(name, str):
-        raise ExprTypeError(f"{what} has a str for a name, not {name!r:.60}")
+        raise ExprTypeError(f"{what} has a str for a name, not {shown(name)}")
     if not _IDENTIFIER.match(name):
-        raise ExprValueError(f"{name!r:.60} cannot be the name of {what}")
+        raise ExprValueError(f"{shown(name)} cannot be the name of {what}")
     if keyword.iskeyword(name):
         raise ExprValueError(f"{name!r} is a reserved word and cannot be the name of {what}")
 

@@ -8,6 +8,7 @@ like a habit from Python or C, a hint.
 from __future__ import annotations
 
 import keyword
+import re
 from collections.abc import Collection, Sequence
 
 from ..errors import ExprError, ExprSyntaxError, ExprTypeError, quoted, shortened
@@ -184,7 +185,7 @@ def _operator_hint(
         return f"`==` compares; {_BINDING}"
     if token.type == "COMMA":
         pieces = source[previous.start : following.end if following else token.end].split(",")
-        if len(pieces) == 2 and pieces[0].isdecimal() and pieces[1].isdecimal():
+        if len(pieces) == 2 and pieces[0].isdecimal() and re.fullmatch("[0-9]{3}", pieces[1]):
             return f"digits are grouped by underscores: `{shortened('_'.join(pieces))}`"
         return "a comma only separates the arguments of a call"
     if token.type == "SEMICOLON":

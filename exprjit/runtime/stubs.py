@@ -11,8 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from exprjit.runtime import memory
-from exprjit.x86.assembler import Label, Line, encode
-from exprjit.x86.instructions import INSTRUCTIONS
+from exprjit.x86.assembler import Label, Line, encode, line, place
 from exprjit.x86.registers import (
     CC_E,
     CC_GE,
@@ -100,28 +99,18 @@ class Stubs(NamedTuple):
     failed: int
 
 
-def op(key: str, *operands: object) -> Line:
-    """A line of code: the instruction `key` of the table with its operands."""
-    return INSTRUCTIONS[key], operands, None
-
-
-def place(label: Label) -> Line:
-    """The line that gives a label its place."""
-    return label, (), None
-
-
 def call(address: int) -> tuple[Line, Line]:
     """Call a C function. rsp must be a multiple of 16 here (System V ABI, 3.2.2)."""
-    return op("mov_ri", RAX, address), op("call_r", RAX)
+    return line("mov_ri", RAX, address), line("call_r", RAX)
 
 
 def assemble(functions: Mapping[str, int]) -> tuple[bytes, Stubs]:
     """The code of the stubs, calling these C functions, and where in it they begin."""
     slow, bail, failed = Label("slow"), Label("bail"), Label("failed")
     # `failed` runs on into `slow`.
-    lines = [place(failed), op("endbr64"), *_failed(functions), place(slow), op("endbr64")]
+    lines = [place(failed), line("endbr64"), *_failed(functions), place(slow), line("endbr64")]
     lines += _slow(functions) if "PyObject_Vectorcall" in functions else _slow_by_tuple(functions)
-    lines += [place(bail), op("endbr64"), *_bail(functions)]
+    lines += [place(bail), line("endbr64"), *_bail(functions)]
     encoded = encode(lines)
     at = encoded.labels
     return encoded.code, Stubs(at[slow], at[bail], at[failed])
@@ -134,20 +123,20 @@ def _failed(functions: Mapping[str, int]) -> Iterable[Line]:
     """
     arguments = (RDI, RSI, RDX, RCX)
     expected = Label("expected")
-    yield from (op("push_r", register) for register in arguments)
-    yield op("sub_ri", RSP, 8)
+    yield from (line("push_r", register) for register in arguments)
+    yield line("sub_ri", RSP, 8)
     for exception in (TypeError, OverflowError):
-        yield op("mov_ri", RDI, id(exception))
+        yield line("mov_ri", RDI, id(exception))
         yield from call(functions["PyErr_ExceptionMatches"])
-        yield op("test32_rr", RAX, RAX)
-        yield op("jcc_j", CC_NE, expected)
-    yield op("add_ri", RSP, 8 + 8 * len(arguments))
-    yield op("xor32_rr", RAX, RAX)
-    yield op("ret")
+        yield line("test32_rr", RAX, RAX)
+        yield line("jcc_j", CC_NE, expected)
+    yield line("add_ri", RSP, 8 + 8 * len(arguments))
+    yield line("xor32_rr", RAX, RAX)
+    yield line("ret")
     yield place(expected)
     yield from call(functions["PyErr_Clear"])
-    yield op("add_ri", RSP, 8)
-    yield from (op("pop_r", register) for register in reversed(arguments))
+    yield line("add_ri", RSP, 8)
+    yield from (line("pop_r", register) for register in reversed(arguments))
 
 
 def _slow(functions: Mapping[str, int]) -> Iterable[Line]:
@@ -155,9 +144,9 @@ def _slow(functions: Mapping[str, int]) -> Iterable[Line]:
 
     Who called us holds a reference to the instance, which holds one to that object.
     """
-    yield op("mov_rm", RDI, Mem(RDI, disp=SLOW))
-    yield op("mov_ri", RAX, functions["PyObject_Vectorcall"])
-    yield op("jmp_r", RAX)
+    yield line("mov_rm", RDI, Mem(RDI, disp=SLOW))
+    yield line("mov_ri", RAX, functions["PyObject_Vectorcall"])
+    yield line("jmp_r", RAX)
 
 
 def _slow_by_tuple(functions: Mapping[str, int]) -> Iterable[Line]:
@@ -168,56 +157,56 @@ def _slow_by_tuple(functions: Mapping[str, int]) -> Iterable[Line]:
     """
     invoke, release, leave = Label("invoke"), Label("release"), Label("leave")
     saved = (RBX, RBP, R12, R13, R14, R15)
-    yield from (op("push_r", register) for register in saved)
-    yield op("sub_ri", RSP, 8)
-    yield op("mov_rm", RBX, Mem(RDI, disp=SLOW))
-    yield op("mov_rr", R12, RSI)
-    yield op("mov_rr", R13, RDX)
-    yield op("btr_ri", R13, 63)  # PY_VECTORCALL_ARGUMENTS_OFFSET
-    yield op("mov_rr", R14, RCX)
+    yield from (line("push_r", register) for register in saved)
+    yield line("sub_ri", RSP, 8)
+    yield line("mov_rm", RBX, Mem(RDI, disp=SLOW))
+    yield line("mov_rr", R12, RSI)
+    yield line("mov_rr", R13, RDX)
+    yield line("btr_ri", R13, 63)  # PY_VECTORCALL_ARGUMENTS_OFFSET
+    yield line("mov_rr", R14, RCX)
     yield from _make_tuple(functions, leave)
-    yield op("xor32_rr", R15, R15)
-    yield op("test_rr", R14, R14)
-    yield op("jcc_j", CC_E, invoke)
+    yield line("xor32_rr", R15, R15)
+    yield line("test_rr", R14, R14)
+    yield line("jcc_j", CC_E, invoke)
     yield from _make_dict(functions, invoke, release)
     yield place(invoke)
-    yield op("mov_rr", RDI, RBX)
-    yield op("mov_rr", RSI, RBP)
-    yield op("mov_rr", RDX, R15)
+    yield line("mov_rr", RDI, RBX)
+    yield line("mov_rr", RSI, RBP)
+    yield line("mov_rr", RDX, R15)
     yield from call(functions["PyObject_Call"])
     yield place(release)
-    yield op("mov_rr", R12, RAX)
-    yield op("mov_rr", RDI, RBP)
+    yield line("mov_rr", R12, RAX)
+    yield line("mov_rr", RDI, RBP)
     yield from call(functions["Py_DecRef"])
-    yield op("mov_rr", RDI, R15)
+    yield line("mov_rr", RDI, R15)
     yield from call(functions["Py_DecRef"])  # NULL is fine
-    yield op("mov_rr", RAX, R12)
+    yield line("mov_rr", RAX, R12)
     yield place(leave)
-    yield op("add_ri", RSP, 8)
-    yield from (op("pop_r", register) for register in reversed(saved))
-    yield op("ret")
+    yield line("add_ri", RSP, 8)
+    yield from (line("pop_r", register) for register in reversed(saved))
+    yield line("ret")
 
 
 def _make_tuple(functions: Mapping[str, int], leave: Label) -> Iterable[Line]:
     """rbp = a new tuple of the r13 objects at r12; to `leave` with rax = 0 if that fails."""
     items, done = Label("items"), Label("done")
-    yield op("mov_rr", RDI, R13)
+    yield line("mov_rr", RDI, R13)
     yield from call(functions["PyTuple_New"])
-    yield op("mov_rr", RBP, RAX)
-    yield op("test_rr", RAX, RAX)
-    yield op("jcc_j", CC_E, leave)
-    yield op("xor32_rr", R15, R15)
+    yield line("mov_rr", RBP, RAX)
+    yield line("test_rr", RAX, RAX)
+    yield line("jcc_j", CC_E, leave)
+    yield line("xor32_rr", R15, R15)
     yield place(items)
-    yield op("cmp_rr", R15, R13)
-    yield op("jcc_j", CC_GE, done)
-    yield op("mov_rm", RDI, Mem(R12, R15, 8))
+    yield line("cmp_rr", R15, R13)
+    yield line("jcc_j", CC_GE, done)
+    yield line("mov_rm", RDI, Mem(R12, R15, 8))
     yield from call(functions["Py_IncRef"])
-    yield op("mov_rr", RDI, RBP)
-    yield op("mov_rr", RSI, R15)
-    yield op("mov_rm", RDX, Mem(R12, R15, 8))
+    yield line("mov_rr", RDI, RBP)
+    yield line("mov_rr", RSI, R15)
+    yield line("mov_rm", RDX, Mem(R12, R15, 8))
     yield from call(functions["PyTuple_SetItem"])  # takes over the reference; cannot fail here
-    yield op("inc_r", R15)
-    yield op("jmp_j", items)
+    yield line("inc_r", R15)
+    yield line("jmp_j", items)
     yield place(done)
 
 
@@ -228,28 +217,28 @@ def _make_dict(functions: Mapping[str, int], full: Label, release: Label) -> Ite
     """
     names = Label("names")
     yield from call(functions["PyDict_New"])
-    yield op("mov_rr", R15, RAX)
-    yield op("test_rr", RAX, RAX)
-    yield op("jcc_j", CC_E, release)
-    yield op("lea_rm", R12, Mem(R12, R13, 8))
-    yield op("xor32_rr", R13, R13)
+    yield line("mov_rr", R15, RAX)
+    yield line("test_rr", RAX, RAX)
+    yield line("jcc_j", CC_E, release)
+    yield line("lea_rm", R12, Mem(R12, R13, 8))
+    yield line("xor32_rr", R13, R13)
     yield place(names)
-    yield op("mov_rr", RDI, R14)
+    yield line("mov_rr", RDI, R14)
     yield from call(functions["PyTuple_Size"])
-    yield op("cmp_rr", R13, RAX)
-    yield op("jcc_j", CC_GE, full)
-    yield op("mov_rr", RDI, R14)
-    yield op("mov_rr", RSI, R13)
+    yield line("cmp_rr", R13, RAX)
+    yield line("jcc_j", CC_GE, full)
+    yield line("mov_rr", RDI, R14)
+    yield line("mov_rr", RSI, R13)
     yield from call(functions["PyTuple_GetItem"])  # a borrowed reference
-    yield op("mov_rr", RDI, R15)
-    yield op("mov_rr", RSI, RAX)
-    yield op("mov_rm", RDX, Mem(R12, R13, 8))
+    yield line("mov_rr", RDI, R15)
+    yield line("mov_rr", RSI, RAX)
+    yield line("mov_rm", RDX, Mem(R12, R13, 8))
     yield from call(functions["PyDict_SetItem"])
-    yield op("inc_r", R13)
-    yield op("test32_rr", RAX, RAX)
-    yield op("jcc_j", CC_E, names)
-    yield op("xor32_rr", RAX, RAX)
-    yield op("jmp_j", release)
+    yield line("inc_r", R13)
+    yield line("test32_rr", RAX, RAX)
+    yield line("jcc_j", CC_E, names)
+    yield line("xor32_rr", RAX, RAX)
+    yield line("jmp_j", release)
 
 
 def _bail(functions: Mapping[str, int]) -> Iterable[Line]:
@@ -259,42 +248,42 @@ def _bail(functions: Mapping[str, int]) -> Iterable[Line]:
     """
     boxes, invoke, release, leave = map(Label, "boxes invoke release leave".split())
     saved = (RBX, RBP, R12, R13, R14)  # an odd number, so the stack is aligned for calls
-    yield from (op("push_r", register) for register in saved)
-    yield op("mov_rr", RBX, RDI)
-    yield op("mov_rr", R12, RSI)
-    yield op("mov_rr", R13, RDX)
-    yield op("mov_rr", RDI, RDX)
+    yield from (line("push_r", register) for register in saved)
+    yield line("mov_rr", RBX, RDI)
+    yield line("mov_rr", R12, RSI)
+    yield line("mov_rr", R13, RDX)
+    yield line("mov_rr", RDI, RDX)
     yield from call(functions["PyTuple_New"])
-    yield op("mov_rr", RBP, RAX)
-    yield op("test_rr", RAX, RAX)
-    yield op("jcc_j", CC_E, leave)
-    yield op("xor32_rr", R14, R14)
+    yield line("mov_rr", RBP, RAX)
+    yield line("test_rr", RAX, RAX)
+    yield line("jcc_j", CC_E, leave)
+    yield line("xor32_rr", R14, R14)
     yield place(boxes)
-    yield op("cmp_rr", R14, R13)
-    yield op("jcc_j", CC_GE, invoke)
-    yield op("mov_rm", RDI, Mem(R12, R14, 8))
+    yield line("cmp_rr", R14, R13)
+    yield line("jcc_j", CC_GE, invoke)
+    yield line("mov_rm", RDI, Mem(R12, R14, 8))
     yield from call(functions["PyLong_FromLong"])
-    yield op("test_rr", RAX, RAX)
-    yield op("jcc_j", CC_E, release)
-    yield op("mov_rr", RDI, RBP)
-    yield op("mov_rr", RSI, R14)
-    yield op("mov_rr", RDX, RAX)
+    yield line("test_rr", RAX, RAX)
+    yield line("jcc_j", CC_E, release)
+    yield line("mov_rr", RDI, RBP)
+    yield line("mov_rr", RSI, R14)
+    yield line("mov_rr", RDX, RAX)
     yield from call(functions["PyTuple_SetItem"])  # takes over the reference; cannot fail here
-    yield op("inc_r", R14)
-    yield op("jmp_j", boxes)
+    yield line("inc_r", R14)
+    yield line("jmp_j", boxes)
     yield place(invoke)
-    yield op("mov_rm", RDI, Mem(RBX, disp=BAIL))
-    yield op("mov_rr", RSI, RBP)
-    yield op("xor32_rr", RDX, RDX)
+    yield line("mov_rm", RDI, Mem(RBX, disp=BAIL))
+    yield line("mov_rr", RSI, RBP)
+    yield line("xor32_rr", RDX, RDX)
     yield from call(functions["PyObject_Call"])
     yield place(release)
-    yield op("mov_rr", R12, RAX)
-    yield op("mov_rr", RDI, RBP)
+    yield line("mov_rr", R12, RAX)
+    yield line("mov_rr", RDI, RBP)
     yield from call(functions["Py_DecRef"])
-    yield op("mov_rr", RAX, R12)
+    yield line("mov_rr", RAX, R12)
     yield place(leave)
-    yield from (op("pop_r", register) for register in reversed(saved))
-    yield op("ret")
+    yield from (line("pop_r", register) for register in reversed(saved))
+    yield line("ret")
 
 
 # The first is the one in use. Two threads may both install, and neither is ever freed: code that

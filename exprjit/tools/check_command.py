@@ -21,14 +21,18 @@ OPTIONS = (
 )
 
 
+#: Bounds of options, against slips: a job is a process, and programs have limits.
+_MOST = {"count": 10**12, "size": 10_000, "jobs": 256, "seconds": 10**9}
+
+
 def run(formula: str | None, values: Mapping[str, int], options: Mapping[str, Any]) -> int:
     """The command: 0 if all engines agree, 1 if they do not.
 
     Raises UsageError, and the ExprError of a formula that is wrong.
     """
     for name in ("count", "size", "jobs", "seconds"):
-        if options[name] is not None and options[name] <= 0:
-            raise UsageError(f"--{name} is at least 1")
+        if options[name] is not None and not 0 < options[name] <= _MOST[name]:
+            raise UsageError(f"--{name} is a number from 1 to {_MOST[name]:,}")
     if options["generate"]:
         if formula is not None or values:
             raise UsageError("--generate makes its own formulas and values")

@@ -218,9 +218,17 @@ def _run(argv: Sequence[str]) -> int:
     return _evaluate(formula, values, arguments.options)
 
 
+def _abandon_output() -> None:
+    """Python flushes standard output once more when it ends, and would complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point: run a command line, without the program's name; give the exit status."""
     try:
+        if isinstance(sys.stdout, TextIOWrapper):
+            # A formula may hold what the terminal cannot show.
+            sys.stdout.reconfigure(errors="backslashreplace")
         status = _run(sys.argv[1:] if argv is None else argv)
         # Here, so that a closed pipe is noticed here too.
         sys.stdout.flush()
@@ -234,6 +242,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Python flushes standard output once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _abandon_output()
         return 141
+    except OSError as error:
+        _abandon_output()
+        print(f"exprjit: {error.strerror or error}", file=sys.stderr)
+        return 1

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from .encoder import Choice, Operands
-
-if TYPE_CHECKING:
-    from .instructions import Instruction
+from .instructions import INSTRUCTIONS, Instruction
 
 
 class Label:
@@ -29,7 +27,17 @@ class Label:
 
 
 # (instruction, operands, tag); a label is placed by (label, (), None).
-Line = tuple["Instruction | Label", Operands, object]
+Line = tuple[Instruction | Label, Operands, object]
+
+
+def line(key: str, *operands: object) -> Line:
+    """A line of code: the instruction `key` of the table with its operands."""
+    return INSTRUCTIONS[key], operands, None
+
+
+def place(label: Label) -> Line:
+    """The line that gives a label its place."""
+    return label, (), None
 
 
 class Encoded:

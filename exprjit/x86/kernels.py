@@ -13,9 +13,8 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from ..ir.graph import Graph
-from .assembler import Encoded, Label, Line, encode
+from .assembler import Encoded, Label, Line, encode, line, place
 from .block import Block, Macro
-from .instructions import INSTRUCTIONS
 from .regalloc import ORDER, Allocation, Arrival, allocate
 from .registers import ARGUMENTS, CC, RAX, RCX, RDI, RDX, RSI, RSP, Mem
 from .scalar import SCALAR
@@ -59,16 +58,8 @@ class Code(NamedTuple):
     entry: int = 0
 
 
-def _line(key: str, *operands: object) -> Line:
-    return INSTRUCTIONS[key], operands, None
-
-
-def _place(label: Label) -> Line:
-    return label, (), None
-
-
 def _number(register: int, value: int) -> Line:
-    return _line("xor32_rr", register, register) if value == 0 else _line("mov_ri", register, value)
+    return line("xor32_rr", register, register) if value == 0 else line("mov_ri", register, value)
 
 
 def _result_in(register: int) -> Callable[[Selector, int], None]:
@@ -79,8 +70,8 @@ def _result_in(register: int) -> Callable[[Selector, int], None]:
 
 def _frame(size: int, saved: Sequence[int]) -> tuple[list[Line], list[Line]]:
     """What makes and what undoes a frame of `size` bytes that keeps the registers `saved`."""
-    enter = [_line("push_r", register) for register in saved]
-    leave = [_line("pop_r", register) for register in reversed(saved)]
+    enter = [line("push_r", register) for register in saved]
+    leave = [line("pop_r", register) for register in reversed(saved)]
     below, above = _room(size)
     return enter + below, above + leave
 
@@ -95,10 +86,28 @@ def _room(size: int) -> tuple[list[Line], list[Line]]:
         raise FrameTooLarge(f"the formula needs {size:,} bytes of stack; at most {MAX_FRAME:,}")
     down = []
     for _ in range(size // _PAGE):
-        down += [_line("sub_ri", RSP, _PAGE), _line("mov_mr", Mem(RSP), RAX)]
+        down += [line("sub_ri", RSP, _PAGE), line("mov_mr", Mem(RSP), RAX)]
     if size % _PAGE:
-        down.append(_line("sub_ri", RSP, size % _PAGE))
-    return down, [_line("add_ri", RSP, size)] if size else []
+        down.append(line("sub_ri", RSP, size % _PAGE))
+    return down, [line("add_ri", RSP, size)] if size else []
+
+
+# Bases of addresses in the stack whose distance from rsp is known only when the spill slots
+# have been counted: the caller's frame, the values that a Python call unboxed, the slots.
+_CALLER: Final = -1
+_VALUES: Final = -2
+_SPILLS: Final = -3
+
+
+def _placed(lines: list[Line], distances: dict[int, int]) -> list[Line]:
+    """`lines` with the bases that are in `distances` put so far above rsp."""
+
+    def put(operand: Any) -> Any:
+        if type(operand) is Mem and operand.base in distances:
+            return operand._replace(base=RSP, disp=operand.disp + distances[operand.base])
+        return operand
+
+    return [(item, tuple(map(put, operands)), tag) for item, operands, tag in lines]
 
 
 # C functions. --------------------------------------------------------------------------------
@@ -119,33 +128,16 @@ def _arrivals(block: Block, first: int) -> dict[int, Arrival]:
     return arrivals
 
 
-#: Stands for rsp as it was before the call, until the size of the frame is known.
-_CALLER: Final = -1
-
-
-def _in_frame(lines: list[Line], depth: int) -> list[Line]:
-    """`lines` with the caller's frame `depth` bytes above rsp."""
-    placed: list[Line] = []
-    for item, operands, tag in lines:
-        if any(type(o) is Mem and o.base == _CALLER for o in operands):
-            operands = tuple(
-                o._replace(base=RSP, disp=o.disp + depth)
-                if type(o) is Mem and o.base == _CALLER
-                else o
-                for o in operands
-            )
-        placed.append((item, operands, tag))
-    return placed
-
-
-def _body(block: Block, allocation: Allocation) -> tuple[list[Line], list[Line], list[Line]]:
+def _body(
+    block: Block, allocation: Allocation, first: int
+) -> tuple[list[Line], list[Line], list[Line]]:
     """The frame's beginning, the block's lines in it, and the frame's end, for C functions."""
     size = _WORD * allocation.slots
     enter, leave = _frame(size, allocation.saved)
-    depth = size + _WORD * len(allocation.saved) + _WORD
-    if any(position >= len(ARGUMENTS) - 1 for position in block.params):
-        return enter, _in_frame(allocation.lines, depth), leave
-    return enter, allocation.lines, leave
+    body = allocation.lines
+    if any(position + first >= len(ARGUMENTS) for position in block.params):
+        body = _placed(body, {_CALLER: size + _WORD * len(allocation.saved) + _WORD})
+    return enter, body, leave
 
 
 def function(graph: Graph, features: frozenset[str], order: Sequence[int] = ORDER) -> Code:
@@ -153,8 +145,8 @@ def function(graph: Graph, features: frozenset[str], order: Sequence[int] = ORDE
     assert not graph.bails, "a formula that can fail has no plain C function"
     block = select(graph, SCALAR, features, _result_in(RAX))
     allocation = allocate(block, _arrivals(block, 0), Mem(RSP), order)
-    enter, body, leave = _body(block, allocation)
-    lines = [_line("endbr64"), *enter, *body, *leave, _line("ret"), *allocation.cold]
+    enter, body, leave = _body(block, allocation, 0)
+    lines = [line("endbr64"), *enter, *body, *leave, line("ret"), *allocation.cold]
     return Code(encode(lines), block)
 
 
@@ -169,10 +161,10 @@ def checked_function(graph: Graph, features: frozenset[str], order: Sequence[int
     block = select(graph, SCALAR, features, store)
     arrivals = {pointers[0]: Arrival(RDI, None), **_arrivals(block, 1)}
     allocation = allocate(block, arrivals, Mem(RSP), order)
-    enter, body, leave = _body(block, allocation)
-    lines = [_line("endbr64"), *enter, *body, _number(RAX, 0), *leave, _line("ret")]
+    enter, body, leave = _body(block, allocation, 1)
+    lines = [line("endbr64"), *enter, *body, _number(RAX, 0), *leave, line("ret")]
     if block.bails:
-        lines += [_place(block.bail), _number(RAX, 1), *leave, _line("ret")]
+        lines += [place(block.bail), _number(RAX, 1), *leave, line("ret")]
     return Code(encode(lines + allocation.cold), block)
 
 
@@ -196,23 +188,25 @@ def python_call(
     keep = block.bails or count > 1
     arrivals = {}
     for position, value in block.params.items():
-        home = _value(position) if keep else None
+        home = _value(position)._replace(base=_VALUES) if keep else None
         arrivals[value] = Arrival(RAX if position == count - 1 else None, home)
     allocation = allocate(block, arrivals, Mem(_SPILLS), order)
     before = _unbox(count, keep, allocation.saved, targets)
-    lines, room, back = _with_spills(allocation)
-    lines += [_number(RAX, targets.PyLong_FromLong), *back, *before.leave, _line("jmp_r", RAX)]
+    spills = _WORD * (allocation.slots + allocation.slots % 2)
+    room, back = _room(spills)
+    lines = _placed(allocation.lines, {_VALUES: spills, _SPILLS: 0})
+    lines += [_number(RAX, targets.PyLong_FromLong), *back, *before.leave, line("jmp_r", RAX)]
     if block.bails:
         lines += [
-            _place(block.bail),
+            place(block.bail),
             *back,
-            _line("mov_rm", RDI, _callable(count)),
-            _line("mov_rr", RSI, RSP),
+            line("mov_rm", RDI, _callable(count)),
+            line("mov_rr", RSI, RSP),
             _number(RDX, count),
             _number(RAX, targets.bail),
-            _line("call_r", RAX),
+            line("call_r", RAX),
             *before.leave,
-            _line("ret"),
+            line("ret"),
         ]
     encoded = before.encoded.followed_by(encode(room + lines + allocation.cold))
     return Code(encoded, block, before.entry)
@@ -232,32 +226,6 @@ def _callable(count: int) -> Mem:
 
 def _args(count: int) -> Mem:
     return Mem(RSP, disp=_WORD * (count + 1))
-
-
-#: Stands for rsp in the addresses of spill slots, until it is known that there are any.
-_SPILLS: Final = -2
-
-
-def _with_spills(allocation: Allocation) -> tuple[list[Line], list[Line], list[Line]]:
-    """A block's lines, and what makes and undoes the room for its spill slots."""
-    size = _WORD * allocation.slots
-    if not size:
-        return allocation.lines, [], []
-    if size % 16:
-        size += _WORD
-
-    def placed(operand: Any) -> Any:
-        if type(operand) is Mem:
-            if operand.base == _SPILLS:
-                return operand._replace(base=RSP)
-            # The unboxed values have moved up.  What is below rsp belongs to macros.
-            if operand.base == RSP and operand.disp >= 0:
-                return operand._replace(disp=operand.disp + size)
-        return operand
-
-    lines = [(item, tuple(map(placed, operands)), tag) for item, operands, tag in allocation.lines]
-    room, back = _room(size)
-    return lines, room, back
 
 
 class _Unboxing(NamedTuple):
@@ -289,58 +257,58 @@ def _unbox(count: int, keep: bool, saved: tuple[int, ...], targets: CallTargets)
     slow, failed = Label("slow"), Label("failed")
     seldom: list[Line] = []
     often: list[Line] = [
-        _line("mov_mr", _callable(count), RDI),
-        _line("mov_mr", _args(count), RSI),
+        line("mov_mr", _callable(count), RDI),
+        line("mov_mr", _args(count), RSI),
     ]
     for position in range(count):
         suspicious, sound = Label("minus one"), Label()
         if position:
-            often.append(_line("mov_rm", RSI, _args(count)))
+            often.append(line("mov_rm", RSI, _args(count)))
         often += [
-            _line("mov_rm", RDI, Mem(RSI, disp=_WORD * position)),
+            line("mov_rm", RDI, Mem(RSI, disp=_WORD * position)),
             _number(RAX, targets.PyLong_AsLong),
-            _line("call_r", RAX),
-            _line("cmp_ri", RAX, -1),
-            _line("jcc_j", CC["e"], suspicious),
-            _place(sound),
+            line("call_r", RAX),
+            line("cmp_ri", RAX, -1),
+            line("jcc_j", CC["e"], suspicious),
+            place(sound),
         ]
         if keep:
-            often.append(_line("mov_mr", _value(position), RAX))
+            often.append(line("mov_mr", _value(position), RAX))
         # -1 is an error only if there is an exception.
         seldom += [
-            _place(suspicious),
+            place(suspicious),
             _number(RAX, targets.PyErr_Occurred),
-            _line("call_r", RAX),
-            _line("test_rr", RAX, RAX),
-            _line("mov_ri", RAX, -1),
-            _line("jcc_j", CC["e"], sound),
+            line("call_r", RAX),
+            line("test_rr", RAX, RAX),
+            line("mov_ri", RAX, -1),
+            line("jcc_j", CC["e"], sound),
         ]
         if position < count - 1:
-            seldom.append(_line("jmp_j", failed))
+            seldom.append(line("jmp_j", failed))
     if count:
         seldom += [
-            _place(failed),
-            _line("mov_rm", RDI, _callable(count)),
-            _line("mov_rm", RSI, _args(count)),
+            place(failed),
+            line("mov_rm", RDI, _callable(count)),
+            line("mov_rm", RSI, _args(count)),
             *leave,
             # The number of arguments is known, and that there are no keywords.
             _number(RDX, count),
             _number(RCX, 0),
             _number(RAX, targets.failed),
-            _line("jmp_r", RAX),
+            line("jmp_r", RAX),
         ]
-    seldom += [_place(slow), _number(RAX, targets.slow), _line("jmp_r", RAX)]
+    seldom += [place(slow), _number(RAX, targets.slow), line("jmp_r", RAX)]
     entry = Label("entry")
     check = [
-        _line("endbr64"),
-        _line("test_rr", RCX, RCX),
-        _line("jcc_j", CC["ne"], slow),
+        line("endbr64"),
+        line("test_rr", RCX, RCX),
+        line("jcc_j", CC["ne"], slow),
         # The topmost bit of nargsf is a flag: doubling drops it.
-        _line("lea_rm", RAX, Mem(RDX, RDX)),
-        _line("cmp_ri", RAX, 2 * count),
-        _line("jcc_j", CC["ne"], slow),
+        line("lea_rm", RAX, Mem(RDX, RDX)),
+        line("cmp_ri", RAX, 2 * count),
+        line("jcc_j", CC["ne"], slow),
     ]
-    lines = [_place(entry), *check, *enter, *often]
+    lines = [place(entry), *check, *enter, *often]
     # Padding moves the entry, and may lengthen a branch that just reached: try again.
     padding: list[Line] = []
     while True:
@@ -348,7 +316,7 @@ def _unbox(count: int, keep: bool, saved: tuple[int, ...], targets: CallTargets)
         offset = encoded.labels[entry]
         if offset % _ALIGNMENT == 0:
             return _Unboxing(encoded, offset, leave)
-        padding.extend([_line("int3")] * (-offset % _ALIGNMENT))
+        padding.extend([line("int3")] * (-offset % _ALIGNMENT))
 
 
 #: Entries start where the processor fetches.

@@ -148,5 +148,6 @@ def _piece(source: str, span: object) -> str | None:
     """The source text of a span on one line, shortened."""
     if not isinstance(span, tuple):
         return None
-    piece = " ".join(source[span[0] : span[1]].split())
+    # The span may be the whole text, and every instruction has one.
+    piece = " ".join(source[span[0] : min(span[1], span[0] + 400)].split())
     return piece if len(piece) <= 40 else piece[:37] + "..."

@@ -8,9 +8,8 @@ number is MIN.
 
 from __future__ import annotations
 
-from .assembler import Label, Line
+from .assembler import Label, Line, line, place
 from .block import Macro
-from .instructions import INSTRUCTIONS
 from .registers import CC, RAX, RCX, RDI, RDX, RSI, RSP, Mem
 
 Lines = tuple[list[Line], list[Line]]
@@ -19,93 +18,85 @@ Lines = tuple[list[Line], list[Line]]
 _DEFAULT_MXCSR = 0x1F80
 
 
-def _line(key: str, *operands: object) -> Line:
-    return INSTRUCTIONS[key], operands, None
-
-
-def _place(label: Label) -> Line:
-    return label, (), None
-
-
 def _jump(condition: str, label: Label) -> Line:
-    return _line("jcc_j", CC[condition], label)
+    return line("jcc_j", CC[condition], label)
 
 
 def _expand_idiv(divisor: int) -> Lines:
     # idiv traps for a divisor of 0 and for MIN / -1.  x / -1 is x * -1, and x / 0 is x * 0.
     special, done = Label("special divisor"), Label()
     return [
-        _line("lea_rm", RDX, Mem(divisor, disp=1)),
-        _line("cmp_ri", RDX, 1),
+        line("lea_rm", RDX, Mem(divisor, disp=1)),
+        line("cmp_ri", RDX, 1),
         _jump("be", special),
-        _line("cqo"),
-        _line("idiv_r", divisor),
-        _place(done),
+        line("cqo"),
+        line("idiv_r", divisor),
+        place(done),
     ], [
-        _place(special),
-        _line("imul_rr", RAX, divisor),
-        _line("xor32_rr", RDX, RDX),
-        _line("jmp_j", done),
+        place(special),
+        line("imul_rr", RAX, divisor),
+        line("xor32_rr", RDX, RDX),
+        line("jmp_j", done),
     ]
 
 
 def _expand_idiv_nonzero(divisor: int) -> Lines:
     minus_one, done = Label("divisor -1"), Label()
     return [
-        _line("cmp_ri", divisor, -1),
+        line("cmp_ri", divisor, -1),
         _jump("e", minus_one),
-        _line("cqo"),
-        _line("idiv_r", divisor),
-        _place(done),
+        line("cqo"),
+        line("idiv_r", divisor),
+        place(done),
     ], [
-        _place(minus_one),
-        _line("neg_r", RAX),
-        _line("xor32_rr", RDX, RDX),
-        _line("jmp_j", done),
+        place(minus_one),
+        line("neg_r", RAX),
+        line("xor32_rr", RDX, RDX),
+        line("jmp_j", done),
     ]
 
 
 def _expand_idiv_safe(divisor: int) -> Lines:
-    return [_line("cqo"), _line("idiv_r", divisor)], []
+    return [line("cqo"), line("idiv_r", divisor)], []
 
 
 def _expand_div(divisor: int) -> Lines:
     zero, done = Label("zero divisor"), Label()
     return [
-        _line("test_rr", divisor, divisor),
+        line("test_rr", divisor, divisor),
         _jump("e", zero),
-        _line("xor32_rr", RDX, RDX),
-        _line("div_r", divisor),
-        _place(done),
+        line("xor32_rr", RDX, RDX),
+        line("div_r", divisor),
+        place(done),
     ], [
-        _place(zero),
-        _line("xor32_rr", RAX, RAX),
-        _line("xor32_rr", RDX, RDX),
-        _line("jmp_j", done),
+        place(zero),
+        line("xor32_rr", RAX, RAX),
+        line("xor32_rr", RDX, RDX),
+        line("jmp_j", done),
     ]
 
 
 def _expand_div_safe(divisor: int) -> Lines:
-    return [_line("xor32_rr", RDX, RDX), _line("div_r", divisor)], []
+    return [line("xor32_rr", RDX, RDX), line("div_r", divisor)], []
 
 
 def _expand_pow() -> Lines:
     # Right-to-left binary exponentiation (Knuth, TAOCP 4.6.3): rax collects, rdx squares.
     loop, even, done = Label("power"), Label(), Label()
     return [
-        _line("mov_rr", RDX, RAX),
-        _line("mov_ri", RAX, 1),
-        _line("test_rr", RCX, RCX),
+        line("mov_rr", RDX, RAX),
+        line("mov_ri", RAX, 1),
+        line("test_rr", RCX, RCX),
         _jump("e", done),
-        _place(loop),
-        _line("shr_ri", RCX, 1),
+        place(loop),
+        line("shr_ri", RCX, 1),
         _jump("ae", even),
-        _line("imul_rr", RAX, RDX),
-        _place(even),
-        _line("imul_rr", RDX, RDX),
-        _line("test_rr", RCX, RCX),
+        line("imul_rr", RAX, RDX),
+        place(even),
+        line("imul_rr", RDX, RDX),
+        line("test_rr", RCX, RCX),
         _jump("ne", loop),
-        _place(done),
+        place(done),
     ], []
 
 
@@ -114,40 +105,40 @@ def _expand_pow_overflows() -> Lines:
     # since the base is at least 2 in size: -1, 0 and 1 are seen to first.
     loop, even, no, yes, done = Label("power"), Label(), Label("no"), Label("yes"), Label()
     return [
-        _line("mov_rr", RDX, RAX),
-        _line("lea_rm", RAX, Mem(RDX, disp=1)),
-        _line("cmp_ri", RAX, 2),
+        line("mov_rr", RDX, RAX),
+        line("lea_rm", RAX, Mem(RDX, disp=1)),
+        line("cmp_ri", RAX, 2),
         _jump("be", no),
-        _line("cmp_ri", RCX, 63),
+        line("cmp_ri", RCX, 63),
         _jump("a", yes),
-        _line("mov_ri", RAX, 1),
-        _line("test_rr", RCX, RCX),
+        line("mov_ri", RAX, 1),
+        line("test_rr", RCX, RCX),
         _jump("e", no),
-        _place(loop),
-        _line("shr_ri", RCX, 1),
+        place(loop),
+        line("shr_ri", RCX, 1),
         _jump("ae", even),
-        _line("imul_rr", RAX, RDX),
+        line("imul_rr", RAX, RDX),
         _jump("o", yes),
-        _place(even),
-        _line("test_rr", RCX, RCX),
+        place(even),
+        line("test_rr", RCX, RCX),
         _jump("e", no),
-        _line("imul_rr", RDX, RDX),
+        line("imul_rr", RDX, RDX),
         _jump("no", loop),
-        _place(yes),
-        _line("mov_ri", RAX, 1),
-        _line("jmp_j", done),
-        _place(no),
-        _line("xor32_rr", RAX, RAX),
-        _place(done),
+        place(yes),
+        line("mov_ri", RAX, 1),
+        line("jmp_j", done),
+        place(no),
+        line("xor32_rr", RAX, RAX),
+        place(done),
     ], []
 
 
 def _magnitude(register: int, scratch: int) -> list[Line]:
     """register = abs(register), MIN giving 2**63 read as unsigned."""
     return [
-        _line("mov_rr", scratch, register),
-        _line("neg_r", scratch),
-        _line("cmovcc_rr", CC["ns"], register, scratch),
+        line("mov_rr", scratch, register),
+        line("neg_r", scratch),
+        line("cmovcc_rr", CC["ns"], register, scratch),
     ]
 
 
@@ -158,30 +149,30 @@ def _expand_gcd() -> Lines:
     return [
         *_magnitude(RAX, RCX),
         *_magnitude(RDX, RCX),
-        _line("test_rr", RAX, RAX),
+        line("test_rr", RAX, RAX),
         _jump("e", first_zero),
-        _line("test_rr", RDX, RDX),
+        line("test_rr", RDX, RDX),
         _jump("e", done),
-        _line("mov_rr", RCX, RAX),
-        _line("or_rr", RCX, RDX),
-        _line("bsf_rr", RDI, RCX),
-        _line("bsf_rr", RCX, RAX),
-        _line("shr_rc", RAX),
-        _place(loop),
-        _line("bsf_rr", RCX, RDX),
-        _line("shr_rc", RDX),
-        _line("mov_rr", RSI, RDX),
-        _line("sub_rr", RDX, RAX),
-        _line("cmovcc_rr", CC["b"], RAX, RSI),
+        line("mov_rr", RCX, RAX),
+        line("or_rr", RCX, RDX),
+        line("bsf_rr", RDI, RCX),
+        line("bsf_rr", RCX, RAX),
+        line("shr_rc", RAX),
+        place(loop),
+        line("bsf_rr", RCX, RDX),
+        line("shr_rc", RDX),
+        line("mov_rr", RSI, RDX),
+        line("sub_rr", RDX, RAX),
+        line("cmovcc_rr", CC["b"], RAX, RSI),
         *_magnitude(RDX, RSI),
-        _line("test_rr", RDX, RDX),
+        line("test_rr", RDX, RDX),
         _jump("ne", loop),
-        _line("mov_rr", RCX, RDI),
-        _line("shl_rc", RAX),
-        _line("jmp_j", done),
-        _place(first_zero),
-        _line("mov_rr", RAX, RDX),
-        _place(done),
+        line("mov_rr", RCX, RDI),
+        line("shl_rc", RAX),
+        line("jmp_j", done),
+        place(first_zero),
+        line("mov_rr", RAX, RDX),
+        place(done),
     ], []
 
 
@@ -192,21 +183,21 @@ def _expand_isqrt() -> Lines:
     exact = Label()
     saved, default = Mem(RSP, disp=-4), Mem(RSP, disp=-8)
     return [
-        _line("stmxcsr_m", saved),
-        _line("mov32_mi", default, _DEFAULT_MXCSR),
-        _line("ldmxcsr_m", default),
-        _line("pxor_xx", 0, 0),
-        _line("cvtsi2sd_xr", 0, RAX),
-        _line("sqrtsd_xx", 0, 0),
-        _line("cvttsd2si_rx", RCX, 0),
-        _line("ldmxcsr_m", saved),
-        _line("mov_rr", RDX, RCX),
-        _line("imul_rr", RDX, RDX),
-        _line("cmp_rr", RDX, RAX),
-        _line("mov_rr", RAX, RCX),
+        line("stmxcsr_m", saved),
+        line("mov32_mi", default, _DEFAULT_MXCSR),
+        line("ldmxcsr_m", default),
+        line("pxor_xx", 0, 0),
+        line("cvtsi2sd_xr", 0, RAX),
+        line("sqrtsd_xx", 0, 0),
+        line("cvttsd2si_rx", RCX, 0),
+        line("ldmxcsr_m", saved),
+        line("mov_rr", RDX, RCX),
+        line("imul_rr", RDX, RDX),
+        line("cmp_rr", RDX, RAX),
+        line("mov_rr", RAX, RCX),
         _jump("be", exact),
-        _line("dec_r", RAX),
-        _place(exact),
+        line("dec_r", RAX),
+        place(exact),
     ], []
 
 
@@ -214,46 +205,46 @@ def _expand_pdep() -> Lines:
     # For each bit of the mask, lowest first, one bit of the source.
     loop, clear, done = Label("pdep"), Label(), Label()
     return [
-        _line("xor32_rr", RCX, RCX),
-        _line("test_rr", RDX, RDX),
+        line("xor32_rr", RCX, RCX),
+        line("test_rr", RDX, RDX),
         _jump("e", done),
-        _place(loop),
-        _line("mov_rr", RSI, RDX),
-        _line("neg_r", RSI),
-        _line("and_rr", RSI, RDX),
-        _line("xor_rr", RDX, RSI),
-        _line("shr_ri", RAX, 1),
+        place(loop),
+        line("mov_rr", RSI, RDX),
+        line("neg_r", RSI),
+        line("and_rr", RSI, RDX),
+        line("xor_rr", RDX, RSI),
+        line("shr_ri", RAX, 1),
         _jump("ae", clear),
-        _line("or_rr", RCX, RSI),
-        _place(clear),
-        _line("test_rr", RDX, RDX),
+        line("or_rr", RCX, RSI),
+        place(clear),
+        line("test_rr", RDX, RDX),
         _jump("ne", loop),
-        _place(done),
-        _line("mov_rr", RAX, RCX),
+        place(done),
+        line("mov_rr", RAX, RCX),
     ], []
 
 
 def _expand_pext() -> Lines:
     loop, clear, done = Label("pext"), Label(), Label()
     return [
-        _line("xor32_rr", RCX, RCX),
-        _line("mov_ri", RDI, 1),
-        _line("test_rr", RDX, RDX),
+        line("xor32_rr", RCX, RCX),
+        line("mov_ri", RDI, 1),
+        line("test_rr", RDX, RDX),
         _jump("e", done),
-        _place(loop),
-        _line("mov_rr", RSI, RDX),
-        _line("neg_r", RSI),
-        _line("and_rr", RSI, RDX),
-        _line("xor_rr", RDX, RSI),
-        _line("test_rr", RSI, RAX),
+        place(loop),
+        line("mov_rr", RSI, RDX),
+        line("neg_r", RSI),
+        line("and_rr", RSI, RDX),
+        line("xor_rr", RDX, RSI),
+        line("test_rr", RSI, RAX),
         _jump("e", clear),
-        _line("or_rr", RCX, RDI),
-        _place(clear),
-        _line("add_rr", RDI, RDI),
-        _line("test_rr", RDX, RDX),
+        line("or_rr", RCX, RDI),
+        place(clear),
+        line("add_rr", RDI, RDI),
+        line("test_rr", RDX, RDX),
         _jump("ne", loop),
-        _place(done),
-        _line("mov_rr", RAX, RCX),
+        place(done),
+        line("mov_rr", RAX, RCX),
     ], []
 
 
