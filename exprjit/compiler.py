@@ -36,6 +36,8 @@ def targets() -> kernels.CallTargets:
     """
     functions, entries = stubs.symbols(), stubs.stubs()
     return kernels.CallTargets(
+        type_offset=stubs.TYPE,
+        PyLong_Type=id(int),
         PyLong_AsLong=functions["PyLong_AsLong"],
         PyLong_FromLong=functions["PyLong_FromLong"],
         PyErr_Occurred=functions["PyErr_Occurred"],

@@ -267,7 +267,9 @@ class Body:
 
         encoded = self.python_call().encoded
         targets = compiler.targets()
-        symbols = dict(zip(targets, targets._fields, strict=True))
+        symbols = {
+            address: name for name, address in targets._asdict().items() if address > 1 << 16
+        }
         return asm(encoded, self.formula.source, symbols)
 
     def entry(self, kernel: str) -> int:

@@ -1186,3 +1186,31 @@ def test_listings_take_time_in_proportion() -> None:
 def test_a_deep_tree_can_be_copied() -> None:
     tree = exprjit.compile("-" * 5_000 + "x").ast
     assert copy.deepcopy(tree) is tree
+
+
+@pytest.mark.parametrize("backend", ["jit", "interpreter"])
+def test_an_index_that_changes_its_mind_is_asked_once(backend: str) -> None:
+    if backend == "jit" and not HAVE_CODE:
+        pytest.skip("no code memory")
+
+    class Fickle:
+        def __init__(self, *answers: int) -> None:
+            self.answers = list(answers)
+
+        def __index__(self) -> int:
+            return self.answers.pop(0)
+
+    f = exprjit.compile("x + y", backend=backend)
+    with pytest.raises(OverflowError, match="'x' does not fit"):
+        f(Fickle(2**70, 5), 1)
+    fickle = Fickle(5, 6)
+    with pytest.raises(TypeError, match="'y' must be an integer"):
+        f(fickle, "a")
+    assert fickle.answers == [6]
+
+
+@native
+def test_thousands_of_parameters_are_machine_code() -> None:
+    names = [f"p{n}" for n in range(4_000)]
+    f = exprjit.compile(" + ".join(names), backend="jit")
+    assert f(*range(4_000)) == sum(range(4_000))

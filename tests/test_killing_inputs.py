@@ -354,7 +354,6 @@ for count in (20, 200, 10_000):
 """
 
 
-# 480 is about as many parameters as a native call takes; more are interpreted.
 @pytest.mark.parametrize("count", [5, 100, 480, 5_000])
 def test_endless_recursion_with_large_frames(count: int, run: Callable[..., None]) -> None:
     """A thousand frames, which Python allows, must fit the stack whatever the formula."""

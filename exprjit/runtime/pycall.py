@@ -28,6 +28,7 @@ from weakref import ref
 
 from exprjit.runtime.stubs import (
     SLOW,
+    TYPE,
     VECTORCALL,
     WEAKLIST,
     PyCallError,
@@ -227,6 +228,10 @@ def _check_layout(native: NativeType) -> None:
     made = native.type
     instance = native.new(1, *values)
     tests = {
+        "types": all(
+            c_void_p.from_address(id(value) + TYPE).value == id(type(value))
+            for value in (0, -1, 2**40, 2**80, True, 1.5, "", int, instance)
+        ),
         "size": made.__basicsize__ == SLOW + 8 * len(values),
         "flags": made.__flags__ & (HAVE_VECTORCALL | HAVE_GC) == HAVE_VECTORCALL | HAVE_GC,
         "dict": not hasattr(instance, "__dict__"),

@@ -34,6 +34,8 @@ from exprjit.x86.registers import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+# The last thing in a bare object is the pointer to its type; `pycall` looks whether it is.
+TYPE = object.__basicsize__ - 8
 # The layout of an instance: the bare object, then eight bytes each.
 VECTORCALL = object.__basicsize__
 WEAKLIST = VECTORCALL + 8

@@ -24,10 +24,6 @@ from .select import Selector, select
 #: spare.  It is reached by formulas with thousands of values alive at once.
 MAX_FRAME: Final = 1 << 16
 
-#: The largest part of the frame of a Python call that is there while arguments are unboxed.
-#: That may run any Python code, so a thousand such frames have to fit the stack.
-MAX_UNBOXING: Final = 1 << 12
-
 _WORD: Final = 8
 _PAGE: Final = 4096
 
@@ -37,8 +33,13 @@ class FrameTooLarge(Exception):
 
 
 class CallTargets(NamedTuple):
-    """Addresses that code for Python calls refers to (runtime/pycall.py says what they do)."""
+    """What code for Python calls refers to (runtime/pycall.py says what the last three do).
 
+    Addresses, but for type_offset: where in an object the pointer to its type is.
+    """
+
+    type_offset: int
+    PyLong_Type: int
     PyLong_AsLong: int
     PyLong_FromLong: int
     PyErr_Occurred: int
@@ -180,8 +181,9 @@ def python_call(
     """``PyObject *f(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)``.
 
     The vectorcall protocol (PEP 590).  Arguments are unboxed into the frame in order; what
-    is not exactly the expected number of integers is handed to `targets.slow` as it came,
-    and a formula that bails gives the unboxed values to `targets.bail`.
+    is not exactly the expected number of objects of type int is handed to `targets.slow` as
+    it came, so that no code of the user's runs here.  A formula that bails gives the unboxed
+    values to `targets.bail`.
     """
     count = len(graph.params)
     block = select(graph, SCALAR, features, _result_in(RDI))
@@ -248,13 +250,11 @@ def _unbox(count: int, keep: bool, saved: tuple[int, ...], targets: CallTargets)
     as many parameters, so it is made once.  What is seldom run stands in front of the entry.
     """
     size = _WORD * (count + 2)
-    if size > MAX_UNBOXING:
-        raise FrameTooLarge(f"a Python call of {count:,} parameters needs {size:,} bytes of stack")
     # The stack is aligned to 16 where functions are called: 8 are the return address.
     if (size + _WORD * len(saved) + _WORD) % 16:
         size += _WORD
     enter, leave = _frame(size, saved)
-    slow, failed = Label("slow"), Label("failed")
+    slow, failed, unusual = Label("slow"), Label("failed"), Label("unusual")
     seldom: list[Line] = []
     often: list[Line] = [
         line("mov_mr", _callable(count), RDI),
@@ -266,6 +266,9 @@ def _unbox(count: int, keep: bool, saved: tuple[int, ...], targets: CallTargets)
             often.append(line("mov_rm", RSI, _args(count)))
         often += [
             line("mov_rm", RDI, Mem(RSI, disp=_WORD * position)),
+            _number(RAX, targets.PyLong_Type),
+            line("cmp_mr", Mem(RDI, disp=targets.type_offset), RAX),
+            line("jcc_j", CC["ne"], unusual),
             _number(RAX, targets.PyLong_AsLong),
             line("call_r", RAX),
             line("cmp_ri", RAX, -1),
@@ -286,17 +289,18 @@ def _unbox(count: int, keep: bool, saved: tuple[int, ...], targets: CallTargets)
         if position < count - 1:
             seldom.append(line("jmp_j", failed))
     if count:
-        seldom += [
-            place(failed),
-            line("mov_rm", RDI, _callable(count)),
-            line("mov_rm", RSI, _args(count)),
-            *leave,
-            # The number of arguments is known, and that there are no keywords.
-            _number(RDX, count),
-            _number(RCX, 0),
-            _number(RAX, targets.failed),
-            line("jmp_r", RAX),
-        ]
+        for label, target in ((failed, targets.failed), (unusual, targets.slow)):
+            seldom += [
+                place(label),
+                line("mov_rm", RDI, _callable(count)),
+                line("mov_rm", RSI, _args(count)),
+                *leave,
+                # The number of arguments is known, and that there are no keywords.
+                _number(RDX, count),
+                _number(RCX, 0),
+                _number(RAX, target),
+                line("jmp_r", RAX),
+            ]
     seldom += [place(slow), _number(RAX, targets.slow), line("jmp_r", RAX)]
     entry = Label("entry")
     check = [
