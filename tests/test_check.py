@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -497,6 +498,39 @@ def test_workers_share_the_programs() -> None:
     alone = check.check_generated(1, range(45), engines=check.choose(["interpreter"]))
     assert report == alone
     assert (deaths, interrupted) == ((), False)
+
+
+def test_a_log_gets_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(campaign, "LOG_EVERY", 0.0)
+    campaign.run(campaign.Plan(seed=1, programs=45, engines=["interpreter"]))
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    assert re.fullmatch(r"\d+ programs, [\d,]+/s", lines[-1])
+
+
+def test_a_run_that_is_told_to_end_says_how_far_it_came() -> None:
+    command = "check --generate --count=1000000000 --engines=interpreter".split()
+    parent = subprocess.Popen(
+        [sys.executable, "-m", "exprjit", *command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        # As a shell starts what runs in the background.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )
+    workers = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    try:
+        while parent.poll() is None and not workers.read_text():
+            time.sleep(0.01)
+        parent.terminate()
+        out, _ = parent.communicate(timeout=60)
+    finally:
+        parent.kill()
+    assert parent.returncode == 130
+    assert re.match(r"[\d,]+ programs, .* by interpreter: no difference; seed 1, ", out)
 
 
 def killed(plan: campaign.Plan, first: int, written: Sequence[int], results: object) -> None:

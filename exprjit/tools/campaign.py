@@ -19,6 +19,9 @@ from .check import Report, check_generated, choose, generated
 #: A worker that runs one batch for longer than this is taken to hang.
 PATIENCE = 120.0
 
+#: Seconds between two lines of progress where standard error is not a terminal.
+LOG_EVERY = 60.0
+
 #: What a worker writes down: the program's index, programs done, evaluations done.
 _INDEX, _PROGRAMS, _EVALUATIONS = range(3)
 
@@ -138,10 +141,11 @@ def run(plan: Plan) -> Outcome:
     engines = tuple(choose(plan.engines))
     # Not fork: a worker starts clean, and it is what all systems have.
     context = get_context("spawn")
-    workers = [_Worker(context, plan, first) for first in range(plan.jobs)]
+    workers: list[_Worker] = []
     show = _Progress()
     interrupted = False
     try:
+        workers.extend(_Worker(context, plan, first) for first in range(plan.jobs))
         while any(worker.running for worker in workers):
             _wait(workers)
             for worker in workers:
@@ -182,21 +186,25 @@ def _together(engines: tuple[str, ...], workers: Sequence[_Worker]) -> Report:
 
 
 class _Progress:
-    """The line that a terminal shows while work goes on."""
+    """How far the work is: one line that a terminal keeps renewing, a line a minute in a log."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
-        self.wanted = sys.stderr.isatty()
+        self.terminal = sys.stderr.isatty()
+        self.due = self.started + (0 if self.terminal else LOG_EVERY)
 
     def __call__(self, workers: Sequence[_Worker]) -> None:
-        if self.wanted:
-            programs = sum(worker.written[_PROGRAMS] for worker in workers)
-            rate = programs / (time.monotonic() - self.started)
-            sys.stderr.write(f"\r{programs:,} programs, {rate:,.0f}/s ")
-            sys.stderr.flush()
+        now = time.monotonic()
+        if now < self.due:
+            return
+        programs = sum(worker.written[_PROGRAMS] for worker in workers)
+        text = f"{programs:,} programs, {programs / max(now - self.started, 0.001):,.0f}/s"
+        sys.stderr.write(f"\r{text} " if self.terminal else f"{text}\n")
+        sys.stderr.flush()
+        self.due = now + (0 if self.terminal else LOG_EVERY)
 
     def end(self) -> None:
-        if self.wanted:
+        if self.terminal:
             # Back to the start of the line, and nothing on it.
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from ..language.operators import OVERFLOW_MODES
@@ -82,7 +84,8 @@ def _generate(options: Mapping[str, Any]) -> int:
         options["jobs"],
     )
     started = time.monotonic()
-    outcome = campaign.run(plan)
+    with _termination_as_interrupt():
+        outcome = campaign.run(plan)
     passed = time.monotonic() - started
     for death in outcome.deaths:
         print(death)
@@ -94,6 +97,23 @@ def _generate(options: Mapping[str, Any]) -> int:
     if outcome.deaths or report.difference is not None:
         return 1
     return 130 if outcome.interrupted else 0
+
+
+@contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """So that a run that is told to end says how far it came.
+
+    A shell's background jobs ignore Ctrl-C's signal; SIGTERM is how to end them.
+    """
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # Not in the main thread, which alone takes signals.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _modes(options: Mapping[str, Any]) -> tuple[str, ...]:
