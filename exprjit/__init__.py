@@ -20,7 +20,8 @@ from .errors import (
     JitUnavailableError,
     VerificationError,
 )
-from .function import Function, compile, evaluate
+from .function import Function, cache_clear, cache_info, compile, evaluate
+from .language.externs import extern
 from .language.limits import Limits
 
 __version__ = "0.1.0"
@@ -38,7 +39,10 @@ __all__ = [
     "JitUnavailableError",
     "Limits",
     "VerificationError",
+    "cache_clear",
+    "cache_info",
     "compile",
     "evaluate",
+    "extern",
     "__version__",
 ]

@@ -8,6 +8,7 @@ nothing of what they do.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -18,24 +19,43 @@ from .formula import Formula
 from .ir.build import build
 from .ir.graph import Graph, GraphTooLarge
 from .runtime import cpu, memory, stubs
-from .x86 import kernels
+from .x86 import kernels, vectorcall
 from .x86.scalar import native
 
 Features = frozenset[str]
 
 
 class Unavailable(Exception):
-    """There is no machine code for a formula here; the text is the reason."""
+    """There is no machine code for a formula here; the text is the reason.
+
+    passing: whether there may be some at another time.
+    """
+
+    def __init__(self, reason: str, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
+
+
+class Settings(NamedTuple):
+    """What the environment says to a compilation.
+
+    features: the CPU's, as EXPRJIT_CPU leaves them.  call: EXPRJIT_CALL.  disabled: whether
+    EXPRJIT_DISABLE_JIT is set.
+    """
+
+    features: Features
+    call: str
+    disabled: bool
 
 
 @cache
-def targets() -> kernels.CallTargets:
+def targets() -> vectorcall.CallTargets:
     """The addresses that code for Python calls refers to.
 
     Raises PyCallError.
     """
     functions, entries = stubs.symbols(), stubs.stubs()
-    return kernels.CallTargets(
+    return vectorcall.CallTargets(
         type_offset=stubs.TYPE,
         PyLong_Type=id(int),
         PyLong_AsLong=functions["PyLong_AsLong"],
@@ -47,15 +67,23 @@ def targets() -> kernels.CallTargets:
     )
 
 
-def features() -> Features:
-    """The CPU's features as EXPRJIT_CPU leaves them.
+#: What EXPRJIT_CALL can be: how machine code is called.
+CALLS: Final = ("", "vectorcall", "ctypes")
 
-    Raises ExprValueError if the variable is set to what it cannot be.
+
+def settings() -> Settings:
+    """What the environment says now.
+
+    Raises ExprValueError if a variable is set to what it cannot be.
     """
     try:
-        return cpu.features()
+        features = cpu.features()
     except ValueError as error:
         raise ExprValueError(str(error)) from None
+    call = os.environ.get("EXPRJIT_CALL", "")
+    if call not in CALLS:
+        raise ExprValueError(f"EXPRJIT_CALL is {call!r}; it can be vectorcall or ctypes")
+    return Settings(features, call, cpu.disabled())
 
 
 def to_graph(formula: Formula, features: Features, fired: list[str] | None = None) -> Graph:
@@ -73,7 +101,7 @@ def to_graph(formula: Formula, features: Features, fired: list[str] | None = Non
 
 def python_call(graph: Graph, features: Features) -> kernels.Code:
     """What a Python call runs."""
-    return kernels.python_call(graph, features, targets())
+    return vectorcall.python_call(graph, features, targets())
 
 
 #: The code that a function can have, by the attribute that gives its address.
@@ -81,6 +109,8 @@ KERNELS: Final[dict[str, Callable[[Graph, Features], kernels.Code]]] = {
     "call": python_call,
     "address": kernels.function,
     "checked_address": kernels.checked_function,
+    "ref_address": kernels.ref_function,
+    "buffer": kernels.buffer_function,
 }
 
 
@@ -91,8 +121,10 @@ def to_code(formula: Formula, kernel: str, features: Features) -> kernels.Code:
     """
     try:
         code = KERNELS[kernel](to_graph(formula, features), features)
-    except (kernels.FrameTooLarge, stubs.PyCallError) as error:
+    except kernels.FrameTooLarge as error:
         raise Unavailable(str(error)) from None
+    except stubs.PyCallError as error:
+        raise Unavailable(str(error), error.passing) from None
     size = len(code.encoded.code)
     if size > formula.limits.code:
         raise ExprLimitError(
@@ -112,11 +144,13 @@ def check_available() -> None:
 class Installed(NamedTuple):
     """Code in executable memory.
 
-    address: where it is called, for as long as the owner lives.
+    address: where it is called, for as long as the owner lives.  log: how many results of C
+    functions it may log.
     """
 
     address: int
     owner: memory.Code
+    log: int
 
 
 def install(formula: Formula, kernel: str, features: Features) -> Installed:
@@ -130,12 +164,13 @@ def install(formula: Formula, kernel: str, features: Features) -> Installed:
         code = to_code(formula, kernel, features)
         owner = memory.install(code.encoded.code)
     except memory.CodeMemoryError as error:
-        raise Unavailable(f"no executable memory: {error}") from None
+        reason = f"no executable memory: {error}"
+        raise Unavailable(reason, error.errno in memory.SHORTAGES) from None
     except ExprError:
         raise
     except ValueError as error:
         raise ExprValueError(str(error)) from None
-    return Installed(owner.address + code.entry, owner)
+    return Installed(owner.address + code.entry, owner, code.log)
 
 
 def _why_no_native_call() -> str | None:

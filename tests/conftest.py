@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import exprjit
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -74,3 +76,9 @@ def child() -> Callable[..., str]:
         return done.stdout
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def empty_cache() -> None:
+    """Functions that an earlier test compiled are not to be found again."""
+    exprjit.cache_clear()

@@ -26,7 +26,7 @@ from machine_harness import (
 
 from exprjit.formula import Formula
 from exprjit.language.operators import MAX, MIN
-from exprjit.x86 import kernels
+from exprjit.x86 import kernels, vectorcall
 from exprjit.x86.assembler import Label, encode
 from exprjit.x86.regalloc import ORDER
 from exprjit.x86.registers import RAX, RSP, Mem
@@ -251,7 +251,7 @@ def test_the_walk_notices_a_store_outside_the_frame() -> None:
         Walk(encode([line("push_r", RAX), line("ret")]).code)
 
 
-TARGETS = kernels.CallTargets(8, *[0x7F00_0000_0000 + 0x1000 * n for n in range(7)])
+TARGETS = vectorcall.CallTargets(8, *[0x7F00_0000_0000 + 0x1000 * n for n in range(7)])
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 6, 7, 20])
@@ -267,7 +267,7 @@ def test_the_stack_is_aligned_where_python_is_called(count: int) -> None:
         formula = Formula(source, names)
         for order in (ORDER, SHAKEN["callee-saved first"], shuffled(count, 5)):
             graph = graph_of(formula)
-            code = kernels.python_call(graph, FEATURES, TARGETS, order)
+            code = vectorcall.python_call(graph, FEATURES, TARGETS, order)
             assert code.encoded.code[code.entry :].startswith(b"\xf3\x0f\x1e\xfa")
             walk = Walk(code.encoded.code, code.entry)
             # Each argument is unboxed by a call, and -1 looked at by another.
@@ -300,7 +300,7 @@ def test_a_frame_may_not_be_too_large() -> None:
     with pytest.raises(kernels.FrameTooLarge, match="bytes of stack"):
         kernels.checked_function(graph_of(formula), FEATURES)
     with pytest.raises(kernels.FrameTooLarge, match="bytes of stack"):
-        kernels.python_call(graph_of(formula), FEATURES, TARGETS)
+        vectorcall.python_call(graph_of(formula), FEATURES, TARGETS)
 
 
 def test_a_hundred_thousand_operators() -> None:

@@ -276,6 +276,7 @@ def test_verified(name: str) -> None:
 def test_lazy(name: str) -> None:
     file = golden(name)
     for run in file.runs:
+        exprjit.cache_clear()
         f = file.compile(lazy=True)
         engines = []
         for _ in range(3):

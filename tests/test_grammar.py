@@ -21,7 +21,7 @@ GRAMMAR = Path(grammar_path()).read_text()
 
 def tree(source: str) -> str:
     """The S-expression of the result."""
-    return str(resolve(source, parse(source, DEFAULT), None, {}, DEFAULT)).splitlines()[-1]
+    return str(resolve(source, parse(source, DEFAULT), None, {}, {}, DEFAULT)).splitlines()[-1]
 
 
 def conflicts(grammar: str, caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -177,5 +177,5 @@ def test_a_hash_in_a_character_literal_is_no_comment() -> None:
 
 def test_a_statement_may_run_over_lines_and_a_line_may_hold_statements() -> None:
     source = "d =\n x\n -\n y; e = d * d\n; e"
-    program = resolve(source, parse(source, DEFAULT), None, {}, DEFAULT)
+    program = resolve(source, parse(source, DEFAULT), None, {}, {}, DEFAULT)
     assert str(program).splitlines() == ["params x y", "d = (sub x y)", "e = (mul d d)", "e"]

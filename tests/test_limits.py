@@ -23,7 +23,7 @@ AT_ONCE = 5.0
 
 
 def program(source: str, limits: Limits = DEFAULT) -> Program:
-    return resolve(source, parse(source, limits), None, {}, limits)
+    return resolve(source, parse(source, limits), None, {}, {}, limits)
 
 
 def refused(source: str, limits: Limits = DEFAULT) -> exprjit.ExprLimitError:

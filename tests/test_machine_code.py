@@ -256,7 +256,7 @@ def test_registers_of_the_caller_are_kept(source: str) -> None:
 
 
 def test_the_caller_check_notices_a_lost_register(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernels, "_frame", lambda size, saved: ([], []))
+    monkeypatch.setattr(kernels, "frame", lambda size, saved: ([], []))
     compiled = Compiled("a * 7 + b * 11", order=(RBX, *ORDER), params=FIVE)
     _, kept = kept_by(compiled, (1, 2, 3, 4, 5))
     assert kept[0] != sentinel(RBX)

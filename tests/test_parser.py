@@ -34,7 +34,7 @@ TIGHT, LOOSE = 12, 4
 
 def tree(source: str) -> str:
     """The S-expression of the result."""
-    return str(resolve(source, parse(source, DEFAULT), None, {}, DEFAULT)).splitlines()[-1]
+    return str(resolve(source, parse(source, DEFAULT), None, {}, {}, DEFAULT)).splitlines()[-1]
 
 
 def refused(source: str) -> exprjit.ExprError:

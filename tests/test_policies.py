@@ -105,7 +105,7 @@ def test_the_corpus_under_each_policy(policy: str, child: Callable[..., str]) ->
     assert wrong == []
     assert name == policy
     if policy == "none":
-        assert engines == [["interpreter", "EXPRJIT_MEMORY=none"]]
+        assert engines == [["interpreter", "no executable memory: EXPRJIT_MEMORY=none"]]
         assert pages == 0
     else:
         assert engines == [["jit", None]]

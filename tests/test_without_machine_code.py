@@ -67,11 +67,12 @@ sys.modules["fcntl"] = sys.modules["resource"] = None
 """
 ARM = 'pretend("linux", "Linux", "aarch64", without={})'
 
+THROUGH_CTYPES = "no-pythonapi"
 PLACES = {
     "darwin-arm64": Place(PRELUDE + PRETEND + DARWIN, "darwin|macos|arm64"),
     "win32-AMD64": Place(PRELUDE + PRETEND + WINDOWS, "win32|windows"),
     "linux-aarch64": Place(PRELUDE + PRETEND + ARM, "aarch64"),
-    "no-pythonapi": Place("import ctypes\ndel ctypes.pythonapi", "ctypes|pythonapi"),
+    THROUGH_CTYPES: Place("import ctypes\ndel ctypes.pythonapi", "ctypes|pythonapi"),
     "no-ctypes": Place(
         'import sys\nsys.modules["ctypes"] = sys.modules["_ctypes"] = None', "ctypes"
     ),
@@ -138,6 +139,10 @@ def seen_at(place: str) -> dict[str, Any]:
 
 
 everywhere = pytest.mark.parametrize("place", PLACES)
+# Without Python's own functions, machine code is called through ctypes.
+interpreted = pytest.mark.parametrize(
+    "place", [place for place in PLACES if place != THROUGH_CTYPES]
+)
 
 
 @everywhere
@@ -149,19 +154,16 @@ def test_the_interpreter_answers(place: str) -> None:
     assert seen["is a Function"]
 
 
-@everywhere
+@interpreted
 def test_the_function_says_why(place: str) -> None:
     seen = seen_at(place)
     assert seen["engine"] == "interpreter"
     assert seen["asked for"] == "interpreter"
     assert re.search(PLACES[place].reason, seen["why"], re.IGNORECASE), seen["why"]
     assert seen["no asm"][1:] == [True, f"there is no machine code: {seen['why']}"]
-    if place == "no-pythonapi":  # that is for calls from Python: C can call what there is
-        assert seen["no address"] is None
-    else:
-        _, is_a_value_error, text = seen["no address"]
-        assert is_a_value_error
-        assert re.search(PLACES[place].reason, text, re.IGNORECASE), text
+    _, is_a_value_error, text = seen["no address"]
+    assert is_a_value_error
+    assert re.search(PLACES[place].reason, text, re.IGNORECASE), text
 
 
 @everywhere
@@ -182,7 +184,7 @@ def test_the_errors_are_the_usual_ones(place: str) -> None:
         assert seen[name] == [type(caught.value).__name__, True, str(caught.value)]
 
 
-@everywhere
+@interpreted
 def test_asking_for_machine_code_is_refused_with_the_reason(place: str) -> None:
     seen = seen_at(place)
     name, _, text = seen["no jit"]
@@ -191,13 +193,21 @@ def test_asking_for_machine_code_is_refused_with_the_reason(place: str) -> None:
     assert seen["no lazy jit"] == seen["no jit"]
 
 
-@everywhere
+@interpreted
 def test_lazy_and_verified_functions_are_interpreted_too(place: str) -> None:
     """Not even the stubs that all native calls share may be tried out on another processor."""
     seen = seen_at(place)
     assert seen["lazy"] == [6, 7, 8, "interpreter", seen["why"]]
     assert seen["verified"] == [6, "interpreter", seen["why"]]
-    assert seen["installed"] == (place == "no-pythonapi")
+    assert seen["installed"] == 0
+
+
+def test_machine_code_is_called_through_ctypes_where_python_cannot_call_it() -> None:
+    seen = seen_at(THROUGH_CTYPES)
+    assert (seen["engine"], seen["why"]) == ("jit", None)
+    assert seen["lazy"] == [6, 7, 8, "jit", None]
+    assert seen["verified"] == [6, "jit", None]
+    assert seen["no jit"] is seen["no lazy jit"] is seen["no asm"] is seen["no address"] is None
 
 
 def test_the_refusal_has_a_public_name() -> None:

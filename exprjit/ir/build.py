@@ -16,13 +16,13 @@ from ..language.ast import (
     Call,
     Chain,
     Conditional,
-    Definition,
     Literal,
     Logical,
     Name,
     Program,
 )
 from ..language.ast import Node as Tree
+from ..language.externs import Extern
 from .graph import CONST, Graph, Node
 from .rules import BY_MODE
 
@@ -66,7 +66,7 @@ class _Operands(_Task):
 
 
 class _Enter(_Task):
-    """Expand a definition: the arguments are there."""
+    """Expand a definition, or call a C function: the arguments are there."""
 
 
 class _Leave(_Task):
@@ -109,9 +109,9 @@ class _Builder:
         self.frames: list[dict[str, Node]] = []
         #: What must hold for the code being built to be reached; None for always.
         self.guard: Node | None = None
-        #: Values of calls by (definition, guard, arguments): the same call under the same
-        #: guard has the same value, and cannot fail if it did not fail before.
-        self.called: dict[tuple[Any, ...], Node] = {}
+        #: Values of expanded calls by (definition, guard, arguments): the same call under the
+        #: same guard has the same value, and cannot fail if it did not fail before.
+        self.expanded: dict[tuple[Any, ...], Node] = {}
 
     def run(self, root: Tree) -> Node:
         work = self.work
@@ -166,13 +166,16 @@ class _Builder:
         self.work.extend(node.arguments[::-1])
 
     def enter(self, task: _Enter) -> None:
-        definition: Definition = task.node.definition
-        count = len(definition.formals)
-        first = len(self.values) - count
+        call: Call = task.node
+        first = len(self.values) - len(call.arguments)
         args = tuple(self.values[first:])
         del self.values[first:]
+        if call.extern is not None:
+            self.values.append(self.called(call, call.extern, args))
+            return
+        definition = call.definition
         key = (definition, self.guard, *args)
-        known = self.called.get(key)
+        known = None if definition.effects else self.expanded.get(key)
         if known is not None:
             self.values.append(known)
             return
@@ -182,7 +185,18 @@ class _Builder:
 
     def leave(self, task: _Leave) -> None:
         self.frames.pop()
-        self.called[task.state] = self.values[-1]
+        self.expanded[task.state] = self.values[-1]
+
+    def called(self, node: Call, extern: Extern, args: tuple[Node, ...]) -> Node:
+        """Call a C function, its arguments cast to its types and its result to a long."""
+        graph = self.graph
+        graph.span = node.start, node.end
+        cast = [
+            value if name is None else graph.make(name, value)
+            for name, value in zip(extern.casts, args, strict=True)
+        ]
+        result = graph.call(node.name, extern, tuple(cast), self.guard)
+        return result if extern.result is None else graph.make(extern.result, result)
 
     def conditional(self, node: Conditional) -> None:
         self.work += (_Arms(node), node.condition)

@@ -4,6 +4,9 @@
 algebra (of the operator table first, then of rules.py) and finds the node if it already
 exists, so a graph is simplified as it is built and common sub-expressions are one node.
 
+Calls of C functions are nodes too; those that may have effects stay in source order, one node
+a call, whether or not their results are used.
+
 What can fail is beside the values: a list of bail conditions in source order.  Where one is
 not 0, the machine code gives up and the interpreter makes the error.  A condition is left
 out only if it is proved to be 0.
@@ -14,11 +17,15 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
+from ..language.externs import Extern
 from ..language.operators import BOOLEANS, OPERATORS, Operator
 from .patterns import Rules
 
 CONST: Final = "const"
 PARAM: Final = "param"
+#: A call of a C function, and one that happens only where the first operand, a boolean, is 1.
+CALL: Final = "call"
+CALL_IF: Final = "call_if"
 
 #: Bitwise operators give 0 or 1 where both operands are 0 or 1.
 _BITWISE: Final = frozenset(("bitand", "bitor", "bitxor"))
@@ -28,11 +35,12 @@ Form = tuple[Any, ...]
 
 
 class Node:
-    """A value: an operator of the table applied to nodes, a constant or a parameter.
+    """A value: an operator of the table applied to nodes, a constant, a parameter or a call.
 
-    op: the operator's name, or CONST or PARAM.  args: the operands.  value: a constant's
-    number or a parameter's position.  index: position in the graph; operands come first.
-    boolean: the value is 0 or 1.  span: the source range that the node came from.
+    op: the operator's name, or CONST, PARAM, CALL or CALL_IF.  args: the operands.  value: a
+    constant's number, a parameter's position, or which of the graph's externs is called.
+    index: position in the graph; operands come first.  boolean: the value is 0 or 1.
+    span: the source range that the node came from.
     """
 
     __slots__ = ("args", "boolean", "index", "op", "span", "value")
@@ -90,6 +98,8 @@ class Graph:
         "_bailing",
         "_made",
         "bails",
+        "effects",
+        "externs",
         "fired",
         "most",
         "native",
@@ -115,6 +125,9 @@ class Graph:
         self.rules = rules
         self.nodes: list[Node] = []
         self.bails: list[Bail] = []
+        #: The C functions that are called, by name, and the calls that may have effects, in order.
+        self.externs: list[tuple[str, Extern]] = []
+        self.effects: list[Node] = []
         self.fired: list[str] | None = None
         #: The source range that nodes being made belong to.
         self.span: tuple[int, int] | None = None
@@ -144,6 +157,32 @@ class Graph:
         node = self._made.get(key)
         if node is None:
             node = self._made[key] = self._new(PARAM, (), position, False)
+        return node
+
+    def call(self, name: str, extern: Extern, args: tuple[Node, ...], guard: Node | None) -> Node:
+        """The call of a C function with these arguments, where `guard` is 1; else it is 0.
+
+        Its value is all of the result register.
+        """
+        if guard is not None and guard.op is CONST:
+            if guard.value == 0:
+                return guard
+            guard = None
+        form: Form = (CALL, extern, *args)
+        node = self._made.get(form) if extern.pure else None
+        if node is None and guard is not None:
+            form = (CALL_IF, extern, guard, *args)
+            node = self._made.get(form) if extern.pure else None
+            args = guard, *args
+        if node is None:
+            called = name, extern
+            if called not in self.externs:
+                self.externs.append(called)
+            node = self._new(form[0], args, self.externs.index(called), False)
+            if extern.pure:
+                self._made[form] = node
+            else:
+                self.effects.append(node)
         return node
 
     def find(self, op: str, *args: Node) -> Node | None:
@@ -222,10 +261,15 @@ class Graph:
             self._bailing.add(condition)
             self.bails.append(Bail(condition, len(self.nodes), self.span))
 
+    def replayed(self) -> list[Node]:
+        """The calls whose results the interpreter needs if the code bails."""
+        last = max((bail.position for bail in self.bails), default=0)
+        return [node for node in self.effects if node.index < last]
+
     def live(self) -> list[Node]:
-        """The nodes that the result and the bail conditions need, operands first."""
+        """The nodes that the result, bail conditions and effects need, operands first."""
         needed = bytearray(len(self.nodes))
-        for root in (self.result, *(bail.condition for bail in self.bails)):
+        for root in (self.result, *(bail.condition for bail in self.bails), *self.effects):
             needed[root.index] = 1
         for node in reversed(self.nodes):
             if needed[node.index]:
@@ -257,8 +301,10 @@ def dump(graph: Graph) -> str:
         else:
             names[node] = f"%{count}"
             count += 1
-            operands = " ".join(names[arg] for arg in node.args)
-            lines.append(f"{names[node]} = {node.op} {operands}")
+            words = [node.op, *(names[arg] for arg in node.args)]
+            if node.op in (CALL, CALL_IF):
+                words.insert(1, graph.externs[node.value][0])
+            lines.append(f"{names[node]} = {' '.join(words)}")
     flush(len(graph.nodes))
     lines.append(f"return {names[graph.result]}")
     return "\n".join(lines)

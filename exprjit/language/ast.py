@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
+    from .externs import Extern
     from .operators import Operator
 
 
@@ -120,16 +121,18 @@ class Conditional(Node):
 
 
 class Call(Node):
-    """A call by name; `definition` is set when the name is resolved."""
+    """A call by name; `definition` or `extern` is set when the name is resolved."""
 
-    __slots__ = ("arguments", "definition", "name", "name_end")
+    __slots__ = ("arguments", "definition", "extern", "name", "name_end")
 
     definition: Definition
+    extern: Extern | None
 
     def __init__(
         self, name: str, arguments: tuple[Node, ...], start: int, name_end: int, end: int
     ) -> None:
         self.name = name
+        self.extern = None
         self.arguments = arguments
         self.start = start
         self.name_end = name_end
@@ -153,9 +156,13 @@ class Binding:
 
 
 class Definition:
-    """The statement ``name(formals) = body``; `size` counts nodes with all calls expanded."""
+    """The statement ``name(formals) = body``.
 
-    __slots__ = ("body", "end", "formals", "name", "size", "start")
+    size: counts nodes with all calls expanded; effects: whether it calls an extern that may
+    have effects, by itself or by other definitions.  Both are set when names are resolved.
+    """
+
+    __slots__ = ("body", "effects", "end", "formals", "name", "size", "start")
 
     def __init__(
         self, name: str, formals: tuple[Name, ...], body: Node, start: int, end: int
@@ -164,6 +171,7 @@ class Definition:
         self.formals = formals
         self.body = body
         self.size = 0
+        self.effects = False
         self.start = start
         self.end = end
 

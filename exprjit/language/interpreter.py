@@ -28,6 +28,7 @@ from .ast import (
     Node,
     Program,
 )
+from .externs import Extern, cast
 from .operators import LONG, OPERATORS, Fault, make_int
 
 _COMPARISON = OPERATORS["eq"].precedence
@@ -63,15 +64,22 @@ class _Return(_Task):
     """Leave a definition's body."""
 
 
-def interpret(program: Program, arguments: Sequence[int], overflow: str = "wrap") -> int:
+def interpret(
+    program: Program,
+    arguments: Sequence[int],
+    overflow: str = "wrap",
+    returned: Sequence[int] = (),
+) -> int:
     """The value of `program` for `arguments`, one 64-bit int per parameter, in order.
 
+    returned: what the first calls of externs that are not pure have returned already, in the
+    order of the calls; these are not called again.
     Raises the ExprError of the first operation that fails, with the span of the
     sub-expression and the values of its operands.
     """
     variables = dict(program.constants)
     variables.update(zip(program.params, arguments, strict=True))
-    machine = _Machine(program.source, variables, overflow)
+    machine = _Machine(program.source, variables, overflow, returned)
     for statement in program.statements:
         if isinstance(statement, Binding):
             variables[statement.name] = machine.run(statement.value)
@@ -79,10 +87,18 @@ def interpret(program: Program, arguments: Sequence[int], overflow: str = "wrap"
 
 
 class _Machine:
-    def __init__(self, source: str, variables: dict[str, int], overflow: str) -> None:
+    def __init__(
+        self,
+        source: str,
+        variables: dict[str, int],
+        overflow: str,
+        returned: Sequence[int],
+    ) -> None:
         self.source = source
         self.variables = variables
         self.overflow = overflow
+        #: What is still to be used instead of calling externs, the next one last.
+        self.returned = list(returned)[::-1]
         self.values: list[int] = []
         self.work: list[Node | _Task] = []
         #: The formals of the definitions being run, innermost last.
@@ -125,17 +141,18 @@ class _Machine:
     def finish(self, task: _Finish) -> None:
         node = task.node
         values = self.values
+        first = len(values) - len(node.parts)
+        operands = values[first:]
+        del values[first:]
         if type(node) is Apply:
-            count = len(node.operands)
-            operands = values[-count:]
-            del values[-count:]
             values.append(self._applied(node, operands))
+            return
+        assert type(node) is Call
+        if node.extern is not None:
+            values.append(self._called(node.extern, operands))
         else:
-            assert type(node) is Call
             names = [formal.name for formal in node.definition.formals]
-            first = len(values) - len(names)
-            self.frames.append(dict(zip(names, values[first:], strict=True)))
-            del values[first:]
+            self.frames.append(dict(zip(names, operands, strict=True)))
             self.work += (_Return(node), node.definition.body)
 
     def choose(self, task: _Choose) -> None:
@@ -180,6 +197,13 @@ class _Machine:
         for operand in operands[1:]:
             result = operator(result, operand)
         return result
+
+    def _called(self, extern: Extern, operands: list[int]) -> int:
+        if self.returned and not extern.pure:
+            result = self.returned.pop()
+        else:
+            result = extern.call(*map(cast, extern.casts, operands))
+        return cast(extern.result, result)
 
 
 def fault_error(fault: Fault, source: str, node: Apply, operands: Sequence[int]) -> ExprError:

@@ -8,76 +8,18 @@ thing in the whole program; only the formals of a definition shadow.
 from __future__ import annotations
 
 import keyword
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from ..errors import (
-    ExprError,
-    ExprLimitError,
-    ExprNameError,
-    ExprTypeError,
-    ExprValueError,
-    quoted,
-    shown,
-)
-from .arguments import to_long
+from ..errors import ExprError, ExprLimitError, ExprNameError, ExprTypeError, quoted
 from .ast import Binding, Call, Definition, Name, Node, Program, Statement
+from .externs import Extern
 from .limits import Limits
 from .operators import FUNCTIONS
 from .parser import Parsed
 from .syntax_errors import arity_error, reserved_word
 
-_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _LONGEST_GUESS = 50
-
-
-def check_params(params: object) -> tuple[str, ...] | None:
-    """The option ``params=`` as a tuple of names, or None.
-
-    Raises ExprTypeError or ExprValueError for a bare string, what is not an identifier, a
-    reserved word, and a name given twice.
-    """
-    if params is None:
-        return None
-    if isinstance(params, (str, bytes)):
-        raise ExprTypeError(f"params is a sequence of names, not the string {shown(params)}")
-    if not isinstance(params, Iterable):
-        raise ExprTypeError(f"params is a sequence of names, not {shown(params)}")
-    if isinstance(params, (set, frozenset)):
-        raise ExprTypeError("params is a sequence of names: the order in a set is not fixed")
-    names: dict[str, None] = {}
-    for name in params:
-        _check_name(name, "a parameter")
-        if name in names:
-            raise ExprValueError(f"the parameter {quoted(name)} is listed twice")
-        names[name] = None
-    return tuple(names)
-
-
-def check_constants(constants: object) -> dict[str, int]:
-    """The option ``constants=`` as a dict of 64-bit ints.
-
-    Raises ExprTypeError, ExprValueError or ExprOverflowError.
-    """
-    if constants is None:
-        return {}
-    if not isinstance(constants, Mapping):
-        raise ExprTypeError(f"constants is a dict of names and ints, not {shown(constants)}")
-    checked = {}
-    for name, value in constants.items():
-        _check_name(name, "a constant")
-        checked[name] = to_long(value, f"the constant {quoted(name)}")
-    return checked
-
-
-def _check_name(name: object, what: str) -> None:
-    if not isinstance(name, str):
-        raise ExprTypeError(f"{what} has a str for a name, not {shown(name)}")
-    if not _IDENTIFIER.match(name):
-        raise ExprValueError(f"{shown(name)} cannot be the name of {what}")
-    if keyword.iskeyword(name):
-        raise ExprValueError(f"{name!r} is a reserved word and cannot be the name of {what}")
 
 
 def resolve(
@@ -85,18 +27,23 @@ def resolve(
     parsed: Parsed,
     params: Sequence[str] | None,
     constants: dict[str, int],
+    externs: Mapping[str, Extern],
     limits: Limits,
 ) -> Program:
     """The program of a parsed text.
 
     params: the parameters' names in order, or None for the free names in order of first
-    appearance; constants: values of names.
+    appearance; constants: values of names; externs: C functions by name.
     Raises ExprNameError, ExprTypeError (a call's argument count) and ExprLimitError.
     """
     for name in params or ():
         if name in constants:
             raise ExprNameError(f"{quoted(name)} is both a constant and a parameter")
-    resolver = _Resolver(parsed.statements, params, constants, limits.nodes)
+    for name in externs:
+        if name in constants or name in (params or ()):
+            other = "a constant" if name in constants else "a parameter"
+            raise ExprNameError(f"{quoted(name)} is both an extern and {other}")
+    resolver = _Resolver(parsed.statements, params, constants, externs, limits.nodes)
     try:
         for statement in parsed.statements:
             resolver.statement(statement)
@@ -113,15 +60,19 @@ class _Resolver:
         statements: Sequence[Statement],
         params: Sequence[str] | None,
         constants: dict[str, int],
+        externs: Mapping[str, Extern],
         most_nodes: int,
     ) -> None:
         self.statements = statements
+        self.externs = externs
         self.params = None if params is None else dict.fromkeys(params)
         self.constants = constants
         self.bindings: dict[str, Binding] = {}
         self.definitions: dict[str, Definition] = {}
         #: Free names in order of first appearance, with where that is.
         self.free: dict[str, Name] = {}
+        #: Whether an extern that may have effects was called since this was last cleared.
+        self.effects = False
         #: Nodes with every call expanded, of which there may be `most_nodes`.
         self.size = 0
         self.most_nodes = most_nodes
@@ -158,6 +109,8 @@ class _Resolver:
             hint = "a name is bound once; choose another"
         elif name in self.constants:
             message = f"{quoted(name)} is already a constant"
+        elif name in self.externs:
+            message = f"{quoted(name)} is already an extern"
         elif self.params is not None and name in self.params:
             message = f"{quoted(name)} is already a parameter"
         elif name in self.free:
@@ -171,6 +124,8 @@ class _Resolver:
         name = definition.name
         if name in self.definitions:
             raise ExprNameError(f"the function {quoted(name)} is defined twice", None, start, end)
+        if name in self.externs:
+            raise ExprNameError(f"{quoted(name)} is already an extern", None, start, end)
         formals: set[str] = set()
         for formal in definition.formals:
             if keyword.iskeyword(formal.name):
@@ -183,7 +138,9 @@ class _Resolver:
                     formal.end,
                 )
             formals.add(formal.name)
+        self.effects = False
         definition.size = self.expression(definition.body, frozenset(formals))
+        definition.effects = self.effects
         self.definitions[name] = definition
 
     def expression(self, root: Node, formals: frozenset[str]) -> int:
@@ -217,21 +174,36 @@ class _Resolver:
                 hint = _guess(name, known) or "it is not among the names in params="
                 message = f"unknown name {quoted(name)}"
                 raise ExprNameError(message, None, node.start, node.end, hint)
+            if name in self.externs:
+                message = f"{quoted(name)} is an extern, not a variable"
+                hint = f"call it: `{name}(...)`"
+                raise ExprNameError(message, None, node.start, node.end, hint)
             self.free[name] = node
 
     def _call(self, node: Call) -> int:
-        """Link a call to its definition; the nodes that expanding it adds."""
+        """Link a call to its definition or extern; the nodes that expanding it adds."""
         definition = self.definitions.get(node.name)
-        if definition is None:
+        extern = self.externs.get(node.name)
+        if extern is not None:
+            wanted = len(extern.casts)
+        elif definition is not None:
+            wanted = len(definition.formals)
+        else:
             raise self._unknown_function(node)
-        given, wanted = len(node.arguments), len(definition.formals)
+        given = len(node.arguments)
         if given != wanted:
             plural = "" if wanted == 1 else "s"
             name = quoted(node.name)[1:-1]
             raise ExprTypeError(
                 f"{name}() takes {wanted} argument{plural}, not {given}", None, node.start, node.end
             )
+        if extern is not None:
+            node.extern = extern
+            self.effects |= not extern.pure
+            return 0
+        assert definition is not None
         node.definition = definition
+        self.effects |= definition.effects
         return definition.size
 
     def _unknown_function(self, node: Call) -> ExprError:
@@ -250,7 +222,7 @@ class _Resolver:
                     message = f"the function {quoted(name)} is used before it is defined"
                     hint = "a function is defined before its first use"
                 return ExprNameError(message, None, start, end, hint)
-        guess = _guess(name, (*FUNCTIONS, *self.definitions))
+        guess = _guess(name, (*FUNCTIONS, *self.externs, *self.definitions))
         if guess is None and name in (*self.constants, *self.bindings, *(self.params or self.free)):
             guess = "this is a variable; multiplication is written with `*`"
         hint = guess or "a function is defined before its first use: `f(v) = v * v;`"

@@ -5,6 +5,8 @@
 - `baseline`: what every x86-64 processor has, and nothing else;
 - `scalar`: no vectors, but the newer scalar instructions that are there (popcnt, lzcnt, BMI);
 - `avx2`, `avx512`: vectors up to this level, which must be there.
+
+`EXPRJIT_DISABLE_JIT=1` forbids machine code altogether.
 """
 
 from __future__ import annotations
@@ -112,8 +114,15 @@ def _setting() -> str:
     return setting
 
 
+def disabled() -> bool:
+    """Whether EXPRJIT_DISABLE_JIT says that there shall be no machine code."""
+    return os.environ.get("EXPRJIT_DISABLE_JIT", "") not in ("", "0")
+
+
 def why_no_machine_code() -> str | None:
     """Why no machine code of ours can run in this process, or None if it can."""
+    if disabled():
+        return f"EXPRJIT_DISABLE_JIT={os.environ['EXPRJIT_DISABLE_JIT']}"
     if sys.platform != "linux":
         return f"machine code is made for Linux, not for {sys.platform}"
     if sys.implementation.name != "cpython":

@@ -25,7 +25,15 @@ from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
-from exprjit.runtime.pages import PAGE, CodeMemoryError, check_setting, choose, most_mappings
+from exprjit.runtime.pages import (
+    PAGE,
+    SHORTAGES,
+    CodeMemoryError,
+    check_setting,
+    choose,
+    most_mappings,
+    out_of_memory,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +42,16 @@ if TYPE_CHECKING:
 
     Death = tuple[Callable[[], object], int, int]  # a weak reference, address, size
 
-__all__ = ["Allocator", "Code", "CodeMemoryError", "collect", "install", "policy", "statistics"]
+__all__ = [
+    "SHORTAGES",
+    "Allocator",
+    "Code",
+    "CodeMemoryError",
+    "collect",
+    "install",
+    "policy",
+    "statistics",
+]
 
 UNIT = 16  # code starts at multiples of this: one line of the instruction fetch
 UNITS = PAGE // UNIT
@@ -197,8 +214,10 @@ class Allocator:
                     return self._install(code)
                 finally:
                     self._busy = False
-        except MemoryError:
-            raise CodeMemoryError("out of memory (ENOMEM)", ENOMEM) from None
+        except Exception as error:
+            if out_of_memory(error):
+                raise CodeMemoryError("out of memory (ENOMEM)", ENOMEM) from None
+            raise
 
     def collect(self) -> int:
         """Erase the functions that have died, and give back pages that became empty.
@@ -340,8 +359,10 @@ class Allocator:
                     overwrite.append(home)
             for home in overwrite:
                 erased += self._overwrite(home)
-        except (CodeMemoryError, MemoryError):
-            pass  # what was not erased waits for the next time
+        except Exception as error:
+            # What was not erased waits for the next time.
+            if not (isinstance(error, CodeMemoryError) or out_of_memory(error)):
+                raise
         return erased
 
     def _sort_dead(self) -> None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn, Protocol
+    from typing import Any, NoReturn, Protocol
 
     class Policy(Protocol):
         """One way to have memory that is executable and never also writable.
@@ -69,6 +69,11 @@ class CodeMemoryError(Exception):
         self.errno = number
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether it is a MemoryError, or what ctypes makes of one that it meets in an argument."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "ArgumentError"
+
+
 class Kernel:
     """The system calls that policies are made of, through the C library.
 
@@ -97,6 +102,21 @@ class Kernel:
                 function = getattr(libc, name)
                 function.argtypes = argtypes
                 function.restype = ctypes.c_long if name in ("mmap", "mremap", "write") else number
+
+            class MemoryFile(ctypes.c_int):
+                """The descriptor of a memory file, which is closed with this object at the latest.
+
+                As soon as a call is over a signal handler may run, and if it raises, nobody else
+                knows what the call returned.
+                """
+
+                def close(self) -> None:
+                    self.__class__ = ctypes.c_int  # type: ignore[assignment]  # has no finaliser
+                    libc.close(self)
+
+                __del__ = close
+
+            libc.memfd_create.restype = MemoryFile
         except (ImportError, OSError, AttributeError, TypeError) as error:
             raise CodeMemoryError(f"the C library cannot be called: {error}") from None
         self._libc = libc
@@ -110,7 +130,7 @@ class Kernel:
         name = errno.errorcode.get(number, "unknown error")
         raise CodeMemoryError(f"{call}: {os.strerror(number)} ({name})", number)
 
-    def map(self, address: int, size: int, protection: int, flags: int, fd: int) -> int:
+    def map(self, address: int, size: int, protection: int, flags: int, fd: Any) -> int:
         """mmap(2): the address of the new mapping."""
         result: int = self._libc.mmap(address, size, protection, flags, fd, 0)
         if result == -1:
@@ -140,32 +160,32 @@ class Kernel:
         """Copy `content` into writable memory."""
         self._memmove(address, content, len(content))
 
-    def memory_file(self, flags: int) -> int:
-        """memfd_create(2): a new file descriptor."""
-        fd: int = self._libc.memfd_create(b"exprjit", flags)
-        if fd == -1:
+    def memory_file(self, flags: int) -> Any:
+        """memfd_create(2): a new file descriptor, an object that owns it."""
+        file = self._libc.memfd_create(b"exprjit", flags)
+        if file.value == -1:
             self._fail("memfd_create")
-        return fd
+        return file
 
-    def write(self, fd: int, content: bytes) -> None:
+    def write(self, file: Any, content: bytes) -> None:
         """Write all of `content`: write(2) may take only a part, as at a file size limit."""
         rest = content
         while rest:
-            written: int = self._libc.write(fd, rest, len(rest))
+            written: int = self._libc.write(file, rest, len(rest))
             if written == 0:
                 raise CodeMemoryError("write: nothing was written", errno.ENOSPC)
             if written == -1 and self._errno() != errno.EINTR:
                 self._fail("write")
             rest = rest[max(written, 0) :]
 
-    def seal(self, fd: int) -> None:
+    def seal(self, file: Any) -> None:
         """Make the memory file unchangeable for good, in content, size and seals."""
-        if self._libc.fcntl(fd, F_ADD_SEALS, ALL_SEALS):
+        if self._libc.fcntl(file, F_ADD_SEALS, ALL_SEALS):
             self._fail("fcntl(F_ADD_SEALS)")
 
-    def close(self, fd: int) -> None:
+    def close(self, file: Any) -> None:
         """close(2); on Linux the descriptor is gone even where an error is reported."""
-        self._libc.close(fd)
+        file.close()
 
     def run(self, address: int) -> int:
         """What the code `int f(void)` at `address` returns."""
@@ -201,13 +221,13 @@ class Sealed:
     def _map(self, content: bytes, address: int, protection: int, flags: int) -> int:
         """Map a new sealed file with this content."""
         kernel = self._kernel
-        fd = kernel.memory_file(self._flags)
+        file = kernel.memory_file(self._flags)
         try:
-            kernel.write(fd, content)
-            kernel.seal(fd)
-            return kernel.map(address, len(content), protection, flags, fd)
+            kernel.write(file, content)
+            kernel.seal(file)
+            return kernel.map(address, len(content), protection, flags, file)
         finally:
-            kernel.close(fd)
+            kernel.close(file)
 
     def map(self, content: bytes) -> int:
         """A mapping of a new sealed file with this content.
@@ -292,8 +312,8 @@ def choose(setting: str = "") -> tuple[Policy | None, Kernel | None, str]:
 
     Raises:
         ValueError: `setting` is none of these.
-        CodeMemoryError: a shortage (of file descriptors, say) hides what the system allows. The
-            question is open: ask again later.
+        CodeMemoryError: the C library cannot be called, or a shortage (of file descriptors, say)
+            hides what the system allows. The question is open: ask again later.
     """
     check_setting(setting)
     if setting == "none":
@@ -301,9 +321,9 @@ def choose(setting: str = "") -> tuple[Policy | None, Kernel | None, str]:
     reasons = [f"EXPRJIT_MEMORY={setting}"] if setting else []
     try:
         _check_machine()
-        kernel = Kernel()
     except CodeMemoryError as error:
         return None, None, str(error)
+    kernel = Kernel()
     for name, make in POLICIES.items():
         if setting and setting != name:
             continue

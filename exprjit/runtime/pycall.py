@@ -38,7 +38,7 @@ from exprjit.runtime.stubs import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 __all__ = ["FIRST_FIELDS", "NativeType", "PyCallError", "Stubs", "native_type", "stubs", "symbols"]
 
@@ -140,13 +140,16 @@ def native_type(name: str, base: type, fields: Iterable[str], doc: str) -> Nativ
         raise TypeError(f"{base.__name__} and its bases need __slots__ = () and no metaclass")
     if any("__call__" in vars(parent) for parent in base.__mro__):
         raise TypeError(f"{base.__name__} has a __call__, which would take the place of ours")
-    made = NativeType(_from_spec(name, base, fields, doc), fields)
+    functions = symbols()
+    made = NativeType(_from_spec(name, base, fields, doc, functions), fields)
     _check_layout(made)
     _check_call(made)
     return made
 
 
-def _from_spec(name: str, base: type, fields: tuple[str, ...], doc: str) -> type:
+def _from_spec(
+    name: str, base: type, fields: tuple[str, ...], doc: str, functions: Mapping[str, int]
+) -> type:
     """PyType_FromSpecWithBases: the type, with a writable member "set ..." beside each field."""
     import ctypes
 
@@ -171,7 +174,6 @@ def _from_spec(name: str, base: type, fields: tuple[str, ...], doc: str) -> type
             ("slots", ctypes.POINTER(Slot)),
         )
 
-    functions = symbols()
     get_slot = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_int)(
         functions["PyType_GetSlot"]
     )

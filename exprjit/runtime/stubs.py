@@ -54,7 +54,14 @@ OPTIONAL = {"PyObject_Vectorcall"}
 
 
 class PyCallError(Exception):
-    """Python objects with machine code cannot be made here; the text is the reason."""
+    """Python objects with machine code cannot be made here; the text is the reason.
+
+    passing: whether they may be at another time.
+    """
+
+    def __init__(self, reason: str, passing: bool = False) -> None:
+        super().__init__(reason)
+        self.passing = passing
 
 
 @cache
@@ -304,6 +311,6 @@ def stubs() -> Stubs:
         try:
             owner = memory.install(code)
         except memory.CodeMemoryError as error:
-            raise PyCallError(str(error)) from None
+            raise PyCallError(str(error), error.errno in memory.SHORTAGES) from None
         _installed.append((owner, Stubs(*(owner.address + offset for offset in at))))
     return _installed[0][1]

@@ -68,12 +68,16 @@ class Virtual(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A formula's code, its parameters by position, and the label it leaves by when it bails."""
+    """A formula's code, its parameters by position, and the label it leaves by when it bails.
+
+    bails: whether it can bail; calls: whether it calls functions.
+    """
 
     code: list[Virtual]
     params: dict[int, int]
     bail: Label
     bails: bool
+    calls: bool
 
 
 def _register(number: int) -> str:

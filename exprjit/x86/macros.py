@@ -1,4 +1,4 @@
-"""What takes more than an instruction: division that cannot trap, and the loops.
+"""What takes more than an instruction: division that cannot trap, loops, calls.
 
 Each macro has its operands in fixed registers and names every register it changes.  What
 they compute is total, like the meanings in the operator table: for a divisor of 0 the
@@ -8,9 +8,11 @@ number is MIN.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from .assembler import Label, Line, line, place
-from .block import Macro
-from .registers import CC, RAX, RCX, RDI, RDX, RSI, RSP, Mem
+from .block import FIRST_VIRTUAL, Macro
+from .registers import ARGUMENTS, CALLER_SAVED, CC, R11, RAX, RCX, RDI, RDX, RSI, RSP, Mem
 
 Lines = tuple[list[Line], list[Line]]
 
@@ -263,3 +265,45 @@ GCD = Macro("gcd", _expand_gcd, (), (RAX, RDX), (RAX, RCX, RDX, RSI, RDI))
 ISQRT = Macro("isqrt", _expand_isqrt, (), (RAX,), (RAX, RCX, RDX))
 PDEP = Macro("pdep", _expand_pdep, (), (RAX, RDX), (RAX, RCX, RDX, RSI))
 PEXT = Macro("pext", _expand_pext, (), (RAX, RDX), (RAX, RCX, RDX, RSI, RDI))
+
+
+class Log(NamedTuple):
+    """Where the results of C functions are written down, in the order of the calls.
+
+    base: the register of the addresses, virtual or not yet known as well.  length: how far
+    from there it is kept how many there are; entries: how far the first one is.
+    """
+
+    base: int
+    length: int
+    entries: int
+
+
+def call(address: int, arguments: int, guarded: bool, log: Log | None) -> Macro:
+    """rax = the C function at `address`, of the first registers of System V.
+
+    guarded: call it only if rax is not 0, else leave that.  log: where to write the result
+    down; a virtual base is the macro's operand.  The stack is aligned, and nothing is below it.
+    """
+
+    def expand(base: int | None = None) -> Lines:
+        done = Label()
+        # A function with a variable number of arguments wants to know in al how many of them
+        # are in vector registers.
+        lines = [line("xor32_rr", RAX, RAX), line("mov_ri", R11, address), line("call_r", R11)]
+        if guarded:
+            lines = [line("test_rr", RAX, RAX), _jump("e", done), *lines]
+        if log is not None:
+            base = log.base if base is None else base
+            length = Mem(base, disp=log.length)
+            lines += [
+                line("mov_rm", RCX, length),
+                line("mov_mr", Mem(base, RCX, 8, log.entries), RAX),
+                line("inc_r", RCX),
+                line("mov_mr", length, RCX),
+            ]
+        return [*lines, place(done)], []
+
+    roles = ("r",) if log is not None and log.base >= FIRST_VIRTUAL else ()
+    reads = (RAX,) if guarded else ()
+    return Macro("call", expand, roles, (*reads, *ARGUMENTS[:arguments]), CALLER_SAVED)

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..ir.graph import CONST, Node
+from ..ir.graph import CALL, CALL_IF, CONST, Node
 from ..language.operators import OPERATORS
 from . import macros
-from .block import Macro
+from .block import FIRST_VIRTUAL, Macro
 from .registers import CC, RAX, Mem
 from .select import Domain, Lowering, Selector
 
@@ -400,6 +400,20 @@ LOWERINGS.update(
     pdep=_three_operand("pdep_rrr", macros.PDEP),
     pext=_three_operand("pext_rrr", macros.PEXT),
 )
+
+# C functions. ------------------------------------------------------------------------------
+
+
+def _call(s: Selector, node: Node, register: int) -> None:
+    _, extern = s.graph.externs[node.value]
+    log = s.log if node in s.logged else None
+    macro = macros.call(extern.address, len(extern.casts), node.op is CALL_IF, log)
+    operands = () if log is None or log.base < FIRST_VIRTUAL else (log.base,)
+    writes = (register, *[None] * (len(macro.writes) - 1))
+    s.emit(macro, *operands, reads=tuple(map(s.register, node.args)), writes=writes)
+
+
+LOWERINGS.update({CALL: _call, CALL_IF: _call})
 
 assert all(row.expansion or name in LOWERINGS for name, row in OPERATORS.items())
 

@@ -9,13 +9,15 @@ The instructions themselves are chosen by a domain of lanes (scalar.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from bisect import bisect_left
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from ..ir.graph import CONST, PARAM, Bail, Graph, Node
+from ..ir.graph import CALL, CALL_IF, CONST, PARAM, Bail, Graph, Node
 from .assembler import Label
 from .block import FIRST_VIRTUAL, Block, Macro, Virtual
 from .instructions import INSTRUCTIONS
+from .macros import Log
 
 Lowering = Callable[["Selector", Node, int], None]
 
@@ -53,6 +55,9 @@ class Selector:
         self.trapping: dict[Node, Any] = {}
         #: The registers of nodes that another node's instruction writes as well.
         self.partners: dict[Node, int] = {}
+        #: Where the results of these calls are written down for the interpreter.
+        self.log: Log | None = None
+        self.logged: Collection[Node] = ()
         self.tag: object = None
         self._count = FIRST_VIRTUAL
         #: The instructions of the node at hand, in order.
@@ -107,6 +112,8 @@ class Selector:
         self.tag = graph.result.span
         result(self, self.register(graph.result))
         close()
+        for node in graph.effects:
+            self.register(node)
         bails = [bail for bail in graph.bails if not self._rides(bail)]
         for node in self.nodes:
             while bails and bails[-1].position > node.index:
@@ -126,7 +133,8 @@ class Selector:
         params = {
             node.value: register for node, register in self.registers.items() if node.op is PARAM
         }
-        return Block(code, dict(sorted(params.items())), self.leave, bool(graph.bails))
+        calls = any(node.op in (CALL, CALL_IF) for node in self.live)
+        return Block(code, dict(sorted(params.items())), self.leave, bool(graph.bails), calls)
 
     def _bail(self, bail: Bail) -> None:
         self.tag = bail.span
@@ -137,18 +145,24 @@ class Selector:
 
         It is then checked by a branch behind that instruction.  That may be earlier than
         the condition's place, which does no harm: bailing early only means that the
-        interpreter starts over.
+        interpreter starts over.  Later is as good, unless something is called in between.
         """
         condition = bail.condition
         if not condition.op.endswith("_overflows"):
             return False
         operation = condition.op.removesuffix("_overflows")
         node = self.find(operation, *condition.args)
-        if node is None or operation == "pow":
+        if node is None or operation == "pow" or self._effect_between(bail.position, node.index):
             return False
         self.register(node)
         self.trapping[node] = bail.span
         return True
+
+    def _effect_between(self, start: int, stop: int) -> bool:
+        """Whether a call that may have effects is among the nodes from `start` to `stop`."""
+        effects = self.graph.effects
+        first = bisect_left(effects, start, key=lambda node: node.index)
+        return first < len(effects) and effects[first].index < stop
 
 
 def select(

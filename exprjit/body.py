@@ -1,0 +1,179 @@
+"""What stands behind a function: its formula, its code, and what answers unusual calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from itertools import count
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from . import compiler
+from .errors import ExprError, ExprValueError, JitUnavailableError
+from .formula import Formula
+from .language.arguments import to_longs
+from .runtime import pycall
+
+if TYPE_CHECKING:
+    from .ir.graph import Graph
+    from .x86.listing import Asm
+
+
+class Options(NamedTuple):
+    """The options of `compile` that do not change what a formula means."""
+
+    backend: str = "auto"
+    hardening: str = "default"
+    verify: bool = False
+    lazy: bool = False
+
+
+class Body:
+    """Formula, options and code of one function.
+
+    formula: source and options.  options: how it was to be compiled.  features: the CPU that
+    the code is for.  kernel: which of the compiler's kernels calls run.  code: it, or None.
+    reason: why there is none, or None.  entries: further code by kernel, made when asked for.
+    """
+
+    __slots__ = ("code", "entries", "features", "formula", "kernel", "options", "reason", "runner")
+
+    def __init__(
+        self,
+        formula: Formula,
+        options: Options,
+        features: compiler.Features,
+        code: compiler.Installed | None,
+        reason: str | None,
+        kernel: str = "call",
+    ) -> None:
+        self.formula = formula
+        self.options = options
+        self.features = features
+        self.kernel = kernel
+        self.code = code
+        self.reason = reason
+        self.entries: dict[str, compiler.Installed] | None = None
+        #: The code as an object of its own, for calls that were unusual and no longer are.
+        self.runner: Callable[..., int] | None = None
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> int:
+        """Answer a call that the machine code handed over: keywords, wrong counts or types."""
+        formula = self.formula
+        values = to_longs(formula.params, formula.bind(args, kwargs))
+        if self.code is None:
+            return formula.interpret(*values)
+        if self.runner is None:
+            # It never gets what its "slow" field would have to answer.
+            self.runner = _runner_type().new(self.code.address, None, formula.interpret)
+        return self.runner(*values)
+
+    def key(self) -> tuple[object, ...]:
+        """What makes a function equal to another."""
+        return self.formula.key(), self.options
+
+    def keywords(self) -> dict[str, Any]:
+        """The keyword arguments of `compile` that it was made with, unless they are defaults."""
+        default = Options()
+        options = zip(Options._fields, self.options, default, strict=True)
+        given = {name: value for name, value, usual in options if value != usual}
+        return {**self.formula.options(), **given}
+
+    def graph(self, fired: list[str] | None = None) -> Graph:
+        """The simplified graph; `fired` takes the names of the rules that are applied."""
+        try:
+            return compiler.to_graph(self.formula, self.features, fired)
+        except compiler.Unavailable as reason:
+            raise ExprValueError(f"there is no graph: {reason}") from None
+
+    def compiled(self) -> Any:
+        """The code that calls run, made once more."""
+        if self.code is None:
+            raise ExprValueError(f"there is no machine code: {self.reason}")
+        return compiler.to_code(self.formula, self.kernel, self.features)
+
+    def asm(self) -> Asm:
+        """The listing of the code that calls run."""
+        from .x86.listing import asm
+
+        encoded = self.compiled().encoded
+        symbols = {extern.address: name for name, extern in self.formula.externs.items()}
+        if self.kernel == "call":
+            targets = compiler.targets()._asdict()
+            symbols |= {at: name for name, at in targets.items() if at > 1 << 16}
+        return asm(encoded, self.formula.source, symbols)
+
+    def entry(self, kernel: str) -> int:
+        """The address of other code of this formula, which lives as long as this object."""
+        if self.entries is None:
+            self.entries = {}
+        code = self.entries.get(kernel)
+        if code is None:
+            try:
+                code = compiler.install(self.formula, kernel, self.features)
+            except compiler.Unavailable as reason:
+                raise ExprValueError(f"there is no machine code: {reason}") from None
+            code = self.entries.setdefault(kernel, code)
+        return code.address
+
+    def dump(self, stage: str) -> str:
+        """The text of a stage of compilation."""
+        if stage == "ast":
+            return str(self.formula.program())
+        if stage == "graph":
+            return str(self.graph())
+        if stage == "rules":
+            fired: list[str] = []
+            self.graph(fired)
+            return "\n".join(fired)
+        if stage == "block":
+            from .x86.block import dump
+
+            return dump(self.compiled().block)
+        if stage == "asm":
+            return str(self.asm())
+        code: bytes = self.compiled().encoded.code
+        return code.hex(" ")
+
+
+class _Runner:
+    """The base of the type of `Body.runner`."""
+
+    __slots__ = ()
+
+
+@cache
+def _runner_type() -> pycall.NativeType:
+    return pycall.native_type("exprjit.Runner", _Runner, pycall.FIRST_FIELDS, "")
+
+
+class LazyBody(Body):
+    """The body of a function that is interpreted once and compiled at its second call."""
+
+    __slots__ = ("calls", "ready")
+
+    def __init__(self, formula: Formula, options: Options, features: compiler.Features) -> None:
+        reason = "lazy: it is compiled at the second call"
+        super().__init__(formula, options, features, None, reason)
+        # A step of `count` cannot be divided, so just one of several threads has the second call.
+        self.calls = count(1)
+        #: Given the entry when there is one.
+        self.ready: Callable[[int], None] | None = None
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> int:
+        if next(self.calls) == 2:
+            self.compile()
+        return super().__call__(*args, **kwargs)
+
+    def compile(self) -> None:
+        """Give the function its machine code, if that can be had."""
+        try:
+            self.code = compiler.install(self.formula, self.kernel, self.features)
+        except (compiler.Unavailable, ExprError) as error:
+            self.reason = error.message if isinstance(error, ExprError) else str(error)
+            if self.options.backend == "jit":
+                raise JitUnavailableError(f"there is no machine code: {self.reason}") from None
+            return
+        self.formula.forget_tree()
+        self.reason = None
+        if self.ready is not None:
+            self.ready(self.code.address)

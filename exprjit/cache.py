@@ -1,0 +1,87 @@
+"""A bounded cache of what was made before, for any number of threads."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from threading import RLock
+from typing import Generic, NamedTuple, TypeVar
+
+Value = TypeVar("Value")
+
+
+class CacheInfo(NamedTuple):
+    """What a cache did and holds, as `functools.lru_cache` tells it."""
+
+    hits: int
+    misses: int
+    maxsize: int
+    currsize: int
+
+
+class Cache(Generic[Value]):
+    """The values of the keys that were used last.
+
+    maxsize: how many there may be.  most: how much they may weigh together; what is heavier
+    alone is not kept.
+    """
+
+    def __init__(self, maxsize: int, most: int) -> None:
+        self.maxsize = maxsize
+        self.most = most
+        # Whoever is dropped may run a finaliser that comes back here, so the lock is reentrant.
+        self._lock = RLock()
+        self._entries: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
+        self._weight = 0
+        self._hits = 0
+        self._misses = 0
+
+    def get(self, key: Hashable) -> Value | None:
+        """The value of a key, or None.  Raises TypeError if the key cannot be hashed."""
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is None:
+                self._misses += 1
+                return None
+            self._hits += 1
+            self._entries.move_to_end(key)
+            return entry[0]
+
+    def add(self, key: Hashable, value: Value, weight: int) -> Value:
+        """Keep a value.  Gives the one that another thread has kept meanwhile, if it has."""
+        if weight > self.most:
+            return value
+        dropped = []
+        with self._lock:
+            entry = self._entries.get(key)
+            if entry is not None:
+                return entry[0]
+            self._entries[key] = value, weight
+            self._weight += weight
+            while len(self._entries) > self.maxsize or self._weight > self.most:
+                _, old = self._entries.popitem(last=False)
+                self._weight -= old[1]
+                dropped.append(old)
+        return value
+
+    def clear(self) -> None:
+        """Forget all values and start counting again."""
+        with self._lock:
+            dropped = self._entries
+            self._entries = OrderedDict()
+            self._weight = self._hits = self._misses = 0
+        # What was dropped goes away here, when the lock is free.
+        dropped.clear()
+
+    def info(self) -> CacheInfo:
+        with self._lock:
+            return CacheInfo(self._hits, self._misses, self.maxsize, len(self._entries))
+
+    def after_fork_in_child(self) -> None:
+        """Forget everything if another thread of the parent was at work here."""
+        if self._lock.acquire(blocking=False):
+            self._lock.release()
+        else:
+            self._lock = RLock()
+            self._entries = OrderedDict()
+            self._weight = self._hits = self._misses = 0
