@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from .diagnosis import Diagnostics, diagnostics
 from .errors import (
     ExprError,
     ExprLimitError,
@@ -23,10 +24,10 @@ from .errors import (
 from .function import Function, cache_clear, cache_info, compile, evaluate
 from .language.externs import extern
 from .language.limits import Limits
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
+    "Diagnostics",
     "ExprError",
     "ExprLimitError",
     "ExprNameError",
@@ -42,6 +43,7 @@ __all__ = [
     "cache_clear",
     "cache_info",
     "compile",
+    "diagnostics",
     "evaluate",
     "extern",
     "__version__",

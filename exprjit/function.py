@@ -258,14 +258,17 @@ def compile(
     if known is not None:
         return known
     formula = Formula(source, params, overflow, constants, limits, name, externs)
-    function, lasting = _compiled(formula, options, settings)
+    function, lasting = compiled(formula, options, settings)
     return _cache.add(key, function, len(source)) if lasting else function
 
 
-def _compiled(
+def compiled(
     formula: Formula, options: Options, settings: compiler.Settings
 ) -> tuple[Function, bool]:
-    """A function, and whether it would be the same at another time."""
+    """The function of a formula, and whether it would be the same at another time.
+
+    Raises JitUnavailableError if the options insist on machine code and there is none.
+    """
     if options.backend == "interpreter":
         reason = 'backend="interpreter" was asked for'
         body = Body(formula, options, settings.features, None, reason)

@@ -92,6 +92,17 @@ def test_every_step_is_in_the_readme() -> None:
     assert set(re.findall(r"\]\((\w+\.py)\)", text)) == {path.name for path in folder.glob("*.py")}
 
 
+def test_a_formula_as_an_sql_function() -> None:
+    pytest.importorskip("_sqlite3")
+    text = output("sqlite_function.py", "2000")
+    assert re.search(r"^the sum is [1-9]\d*$", text, re.MULTILINE)
+    assert re.search(r"^raw +\d+ ns per row$", text, re.MULTILINE)
+    assert text.count("the arguments must be integers") == 2
+    done = run("sqlite_function.py", "2000", "--formula", "a / (b % 5)")
+    assert done.returncode == 1
+    assert done.stderr == "SQLite: the formula has no answer for these values\n"
+
+
 def test_bitmap_search_finds_what_python_finds() -> None:
     text = output("bitmap_search.py", "5000")
     assert re.search(r"^matches    [1-9]\d* of 5,000 rows$", text, re.MULTILINE)

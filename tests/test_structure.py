@@ -21,7 +21,7 @@ PACKAGE = ROOT / "exprjit"
 LAYERS = ["tools", "__init__", "function", "runtime", "x86", "ir", "language", "errors"]
 
 # The modules that stand beside function.py and belong to its layer.
-BESIDE_FUNCTION = {"formula", "compiler", "body", "cache", "inspection"}
+BESIDE_FUNCTION = {"formula", "compiler", "body", "cache", "inspection", "diagnosis", "version"}
 
 # These know nothing of the project but each other, so that they can be read and tested alone.
 LEAVES = {"exprjit.runtime.memory", "exprjit.runtime.pages", "exprjit.runtime.cpu"}

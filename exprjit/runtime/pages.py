@@ -74,6 +74,16 @@ def out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "ArgumentError"
 
 
+def why_not_loaded(error: Exception) -> int:
+    """The error number of a module that could not be imported, or 0 where it is not there.
+
+    Of an extension module that is there and could not be mapped the import tells none.
+    """
+    if isinstance(error, ImportError):
+        return errno.ENOMEM if str(error.path).endswith(".so") else 0
+    return getattr(error, "errno", None) or 0
+
+
 class Kernel:
     """The system calls that policies are made of, through the C library.
 
@@ -118,7 +128,8 @@ class Kernel:
 
             libc.memfd_create.restype = MemoryFile
         except (ImportError, OSError, AttributeError, TypeError) as error:
-            raise CodeMemoryError(f"the C library cannot be called: {error}") from None
+            reason = f"the C library cannot be called: {error}"
+            raise CodeMemoryError(reason, why_not_loaded(error)) from None
         self._libc = libc
         self._errno = ctypes.get_errno
         self._memmove: Callable[[int, bytes, int], object] = ctypes.memmove

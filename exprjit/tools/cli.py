@@ -69,6 +69,15 @@ def _operators(arguments: Arguments) -> int:
     return 0
 
 
+def _diagnose(arguments: Arguments) -> int:
+    from ..diagnosis import diagnostics
+
+    if arguments.words:
+        raise UsageError("'diagnose' takes no arguments")
+    print(diagnostics())
+    return 0
+
+
 COMMANDS = {
     row.name: row
     for row in (
@@ -78,6 +87,13 @@ COMMANDS = {
             "compare all engines on one formula, or on generated ones",
             _check_options,
             _check,
+        ),
+        Command(
+            "diagnose",
+            "",
+            "tell what machine code can be had here, and why not more",
+            tuple,
+            _diagnose,
         ),
         Command(
             "operators",
