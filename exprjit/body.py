@@ -109,6 +109,7 @@ class Body:
         code = self.entries.get(kernel)
         if code is None:
             try:
+                compiler.check_available()
                 code = compiler.install(self.formula, kernel, self.features)
             except compiler.Unavailable as reason:
                 raise ExprValueError(f"there is no machine code: {reason}") from None
@@ -167,6 +168,7 @@ class LazyBody(Body):
     def compile(self) -> None:
         """Give the function its machine code, if that can be had."""
         try:
+            compiler.check_available()
             self.code = compiler.install(self.formula, self.kernel, self.features)
         except (compiler.Unavailable, ExprError) as error:
             self.reason = error.message if isinstance(error, ExprError) else str(error)

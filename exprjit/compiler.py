@@ -156,10 +156,10 @@ class Installed(NamedTuple):
 def install(formula: Formula, kernel: str, features: Features) -> Installed:
     """Install the machine code of a formula; `kernel` is a key of KERNELS.
 
+    Ask `check_available` first.
     Raises ExprLimitError and Unavailable, and ExprValueError if EXPRJIT_MEMORY is set to
     what it cannot be.
     """
-    check_available()
     try:
         code = to_code(formula, kernel, features)
         owner = memory.install(code.encoded.code)

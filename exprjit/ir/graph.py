@@ -263,7 +263,9 @@ class Graph:
 
     def replayed(self) -> list[Node]:
         """The calls whose results the interpreter needs if the code bails."""
-        last = max((bail.position for bail in self.bails), default=0)
+        if not self.effects or not self.bails:
+            return []
+        last = self.bails[-1].position
         return [node for node in self.effects if node.index < last]
 
     def live(self) -> list[Node]:

@@ -38,7 +38,7 @@ def limits_from(value: object) -> Limits:
 
     Raises ExprTypeError or ExprValueError.
     """
-    if value is None:
+    if value is None or value is DEFAULT:
         return DEFAULT
     if isinstance(value, Limits):
         fields = value._asdict()

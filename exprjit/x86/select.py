@@ -13,7 +13,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from ..ir.graph import CALL, CALL_IF, CONST, PARAM, Bail, Graph, Node
+from ..ir.graph import CONST, PARAM, Bail, Graph, Node
 from .assembler import Label
 from .block import FIRST_VIRTUAL, Block, Macro, Virtual
 from .instructions import INSTRUCTIONS
@@ -133,7 +133,7 @@ class Selector:
         params = {
             node.value: register for node, register in self.registers.items() if node.op is PARAM
         }
-        calls = any(node.op in (CALL, CALL_IF) for node in self.live)
+        calls = bool(graph.externs)
         return Block(code, dict(sorted(params.items())), self.leave, bool(graph.bails), calls)
 
     def _bail(self, bail: Bail) -> None:

@@ -56,8 +56,9 @@ def python_call(
     layout = _Layout(count, room)
 
     def result(s: Selector, value: int) -> None:
-        s.log = Log(_VALUES, layout.logged.disp, layout.value(count).disp)
-        s.logged = frozenset(logged)
+        if logged:
+            s.log = Log(_VALUES, layout.logged.disp, layout.value(count).disp)
+            s.logged = frozenset(logged)
         result_in(RDI)(s, value)
 
     block = select(graph, SCALAR, features, result)
