@@ -8,6 +8,7 @@ have `Function` for a base, which has everything that is not the call itself.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -200,6 +201,8 @@ for _class in (InterpretedFunction, BufferFunction, VerifiedFunction):
 #: Functions that were compiled before, by all that they were compiled from.  They weigh what
 #: their sources do: a function's memory grows with that.
 _cache: Cache[Function] = Cache(maxsize=1_000, most=1_000_000)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_cache.after_fork_in_child)
 
 
 def compile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -120,3 +121,42 @@ def test_the_command_where_nothing_works() -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "refused: machine code" in done.stdout
+
+
+#: What another Python might have otherwise, done to this one; and what notices it.
+DIFFERENCES = {
+    "a function is not exported": ("stubs.FUNCTIONS.append('PyLong_AsTriple')", "PyLong_AsTriple"),
+    "no functions are exported": ("del ctypes.pythonapi", "cannot be reached"),
+    "the type is elsewhere in an object": ("pycall.TYPE = 0", "types"),
+    "members are read otherwise": ("pycall.T_OBJECT = pycall.T_PYSSIZET", "fields"),
+    "members are not seen by the collector": ("pycall.T_OBJECT_EX = pycall.T_OBJECT", "collector"),
+    "another implementation": ("sys.implementation.name = 'cpython2'", "CPython"),
+}
+
+
+@native
+@pytest.mark.parametrize("difference", DIFFERENCES)
+def test_a_python_that_is_not_as_expected(child: Callable[..., str], difference: str) -> None:
+    """It is noticed before anything relies on it, and machine code is called another way."""
+    change, noticed = DIFFERENCES[difference]
+    program = f"""
+        import ctypes, sys
+        import exprjit
+        from exprjit.runtime import pycall, stubs
+        {change}
+        f = exprjit.compile("x / y")
+        told = exprjit.diagnostics()
+        print(f(7, 2), f(7, y=-2), f.engine, told.engine, told.call_path)
+        print(told.refused)
+        try:
+            f(1, 0)
+        except ZeroDivisionError:
+            print("error")
+    """
+    answers, refused, error = child(program).splitlines()
+    assert error == "error"
+    if "implementation" in difference:
+        assert answers == "3 -3 interpreter interpreter "
+    else:
+        assert answers == "3 -3 jit jit ctypes"
+    assert re.search(noticed, refused)

@@ -165,6 +165,33 @@ def test_the_cache_is_bounded_in_weight_too() -> None:
     assert cache.info().currsize == 1
 
 
+def test_a_fork_while_another_thread_is_at_the_cache(child: Callable[..., str]) -> None:
+    """Nobody gives its lock back in the child."""
+    program = """
+        import os, threading, warnings
+        import exprjit
+        from exprjit import function
+
+        warnings.simplefilter("ignore", DeprecationWarning)
+        f = exprjit.compile("x + 4")
+        taken, done = threading.Event(), threading.Event()
+
+        def hold():
+            with function._cache._lock:
+                taken.set()
+                done.wait()
+
+        threading.Thread(target=hold).start()
+        taken.wait()
+        if not os.fork():
+            g = exprjit.compile("x + 4")
+            os._exit(g(2) + (exprjit.compile("x + 4") is g) + f(1) - 5)
+        done.set()
+        print(os.waitstatus_to_exitcode(os.wait()[1]), exprjit.compile("x + 4") is f)
+    """
+    assert child(program, timeout=20) == "7 True\n"
+
+
 def test_threads_that_compile_the_same_get_the_same() -> None:
     for n in range(20):
         barrier = threading.Barrier(4)
