@@ -150,32 +150,46 @@ def _runner_type() -> pycall.NativeType:
 class LazyBody(Body):
     """The body of a function that is interpreted once and compiled at its second call."""
 
-    __slots__ = ("calls", "ready")
+    __slots__ = ("calls", "patience", "ready")
 
     def __init__(self, formula: Formula, options: Options, features: compiler.Features) -> None:
         reason = "lazy: it is compiled at the second call"
         super().__init__(formula, options, features, None, reason)
         # A step of `count` cannot be divided, so just one of several threads has the second call.
         self.calls = count(1)
+        #: After how many calls to try again when there was no machine code for the time being.
+        self.patience = 1
         #: Given the entry when there is one.
         self.ready: Callable[[int], None] | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> int:
         if next(self.calls) == 2:
-            self.compile()
+            self._compile()
         return super().__call__(*args, **kwargs)
 
-    def compile(self) -> None:
+    def _compile(self) -> None:
         """Give the function its machine code, if that can be had."""
         try:
             compiler.check_available()
             self.code = compiler.install(self.formula, self.kernel, self.features)
-        except (compiler.Unavailable, ExprError) as error:
-            self.reason = error.message if isinstance(error, ExprError) else str(error)
-            if self.options.backend == "jit":
-                raise JitUnavailableError(f"there is no machine code: {self.reason}") from None
-            return
-        self.formula.forget_tree()
-        self.reason = None
-        if self.ready is not None:
-            self.ready(self.code.address)
+        except compiler.Unavailable as reason:
+            self._go_without(str(reason))
+            if reason.passing:
+                self.calls = count(2 - self.patience)
+                self.patience *= 2
+        except ExprError as error:
+            self._go_without(error.message)
+        except BaseException:
+            # An interrupt: the next call does what this one should have done.
+            self.calls = count(2)
+            raise
+        else:
+            self.formula.forget_tree()
+            self.reason = None
+            if self.ready is not None:
+                self.ready(self.code.address)
+
+    def _go_without(self, reason: str) -> None:
+        self.reason = reason
+        if self.options.backend == "jit":
+            raise JitUnavailableError(f"there is no machine code: {reason}") from None

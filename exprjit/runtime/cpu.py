@@ -45,10 +45,11 @@ def detected() -> frozenset[str]:
     global _detected
     if _detected is None:
         _detected = _read_features()
-    return _detected
+    return _detected or BASELINE
 
 
-def _read_features() -> frozenset[str]:
+def _read_features() -> frozenset[str] | None:
+    """What the kernel says now; None if it cannot be asked."""
     try:
         with open(_CPUINFO, encoding="ascii", errors="replace") as file:
             for line in file:
@@ -56,7 +57,7 @@ def _read_features() -> frozenset[str]:
                 if name.strip() == "flags":
                     return BASELINE | {_feature(flag) for flag in flags.split()}
     except OSError:
-        pass
+        return None
     return BASELINE
 
 

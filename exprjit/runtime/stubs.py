@@ -11,6 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from exprjit.runtime import memory
+from exprjit.runtime.pages import SHORTAGES, why_not_loaded
 from exprjit.x86.assembler import Label, Line, encode, line, place
 from exprjit.x86.registers import (
     CC_E,
@@ -75,8 +76,10 @@ def symbols() -> Mapping[str, int]:
         raise PyCallError(f"the native call needs CPython, not {sys.implementation.name}")
     try:
         from ctypes import c_void_p, cast, pythonapi
-    except ImportError as error:
-        raise PyCallError(f"Python's C functions cannot be reached: {error}") from None
+    except (ImportError, OSError, MemoryError) as error:
+        reason = f"Python's C functions cannot be reached: {error or 'out of memory'}"
+        passing = isinstance(error, MemoryError) or why_not_loaded(error) in SHORTAGES
+        raise PyCallError(reason, passing) from None
     found = {}
     for name in FUNCTIONS:
         try:
