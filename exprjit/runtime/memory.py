@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from contextlib import suppress
 from errno import ENOMEM
-from threading import RLock
+from threading import RLock, active_count
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
@@ -441,6 +442,11 @@ class Allocator:
 
     def before_fork(self) -> None:
         """Wait until no other thread is at work on the books, and keep them out."""
+        if active_count() > 1:
+            # The first code to be made imports this. If another thread is in the middle of that
+            # import now, nobody ever ends it in the child, where all that import it would wait.
+            with suppress(ImportError):
+                import ctypes  # noqa: F401
         self._lock.acquire()
 
     def after_fork_in_parent(self) -> None:

@@ -208,8 +208,11 @@ def _from_spec(
     ]
     size = SLOW + 8 * len(fields)
     flags = HAVE_VECTORCALL | HAVE_GC | DISALLOW_INSTANTIATION
-    spec = Spec(name.encode(), size, 0, flags, (Slot * len(slots))(*slots))
+    own_name = name.encode()
+    spec = Spec(own_name, size, 0, flags, (Slot * len(slots))(*slots))
     _for_ever.append((spec, table, members))
+    # Python 3.10 does not copy the name, and at shutdown instances outlive this module.
+    ctypes.PYFUNCTYPE(None, ctypes.py_object)(functions["Py_IncRef"])(own_name)
     try:
         made: type = from_spec(ctypes.byref(spec), (base,))
     except (TypeError, ValueError, SystemError) as error:
