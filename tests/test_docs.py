@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from doctest import ELLIPSIS
 from pathlib import Path
 
@@ -51,6 +52,15 @@ def test_the_internals_show_the_machine_code_as_it_is(internals: str) -> None:
     f = compile("x / y + 4")
     code = compiler.to_code(f.formula, "checked_address", frozenset())
     assert indented(str(asm(code.encoded, f.source))) in internals
+
+
+def test_the_promises_name_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "runtime.md").read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "::" in line]
+    assert len(rows) > 30
+    for name in re.findall(r"`(\w+::\w+)`", "\n".join(rows)):
+        file, test = name.split("::")
+        assert f"\ndef {test}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), name
 
 
 def test_the_changelog_names_the_version() -> None:

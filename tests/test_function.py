@@ -498,7 +498,9 @@ def test_assembly() -> None:
     assert len(f.code) == at
     assert next(line.text for line in asm if line.label == "entry") == "endbr64"
     text = {line.text: line for line in asm}
-    assert text["mov rax, PyLong_FromLong"].source is None
+    # The address may be short, where Python is not position-independent.
+    boxing = [line for name, line in text.items() if name.endswith("ax, PyLong_FromLong")]
+    assert [line.source for line in boxing] == [None]
     assert next(line for name, line in text.items() if name.startswith("idiv")).source == "x / y"
     assert any("4" in line.text for line in asm if line.source == "x / y + 4")
     assert str(asm) == f.dump("asm")

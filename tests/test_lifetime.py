@@ -576,7 +576,7 @@ for target in (fast, failing, failing, slow, slow, compiling, compiling, c_code,
     threading.Thread(target=target, daemon=True).start()
 time.sleep(0.1)
 """
-    for _ in range(3):
+    for _ in range(2):
         assert child(PRELUDE + program, PYTHONDEVMODE="1") == ""
 
 

@@ -457,7 +457,7 @@ def test_workers_are_given_functions(child: Child, method: str) -> None:
     run(child, WORKERS.replace("METHOD", repr(method)), **QUIET)
 
 
-@pytest.mark.parametrize("backend", ["loky", "multiprocessing", "threading"])
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
 def test_joblib(child: Child, backend: str) -> None:
     pytest.importorskip("joblib")
     run(
