@@ -163,26 +163,30 @@ class LazyBody(Body):
         self.ready: Callable[[int], None] | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> int:
-        if next(self.calls) == 2:
-            self._compile()
+        try:
+            if next(self.calls) == 2:
+                self._compile()
+        except ExprError:
+            raise
+        except BaseException:
+            # An interrupt: the next call does what this one should have done.
+            self.calls = count(2)
+            raise
         return super().__call__(*args, **kwargs)
 
     def _compile(self) -> None:
         """Give the function its machine code, if that can be had."""
         try:
-            compiler.check_available()
-            self.code = compiler.install(self.formula, self.kernel, self.features)
+            if self.code is None:
+                compiler.check_available()
+                self.code = compiler.install(self.formula, self.kernel, self.features)
         except compiler.Unavailable as reason:
-            self._go_without(str(reason))
             if reason.passing:
                 self.calls = count(2 - self.patience)
                 self.patience *= 2
+            self._go_without(str(reason))
         except ExprError as error:
             self._go_without(error.message)
-        except BaseException:
-            # An interrupt: the next call does what this one should have done.
-            self.calls = count(2)
-            raise
         else:
             self.formula.forget_tree()
             self.reason = None

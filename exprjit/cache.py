@@ -57,7 +57,8 @@ class Cache(Generic[Value]):
                 self._entries.move_to_end(key)
                 return entry[0]
             finally:
-                self._leave()
+                self._busy = False  # Nothing may come before it that an interrupt could end.
+                self._clear_if_wanted()
 
     def add(self, key: Hashable, value: Value, weight: int) -> Value:
         """Keep a value.  Gives the one that another thread has kept meanwhile, if it has."""
@@ -83,11 +84,11 @@ class Cache(Generic[Value]):
                 self._clear_next = True  # An interrupt may have come between two steps.
                 raise
             finally:
-                self._leave()
+                self._busy = False  # Nothing may come before it that an interrupt could end.
+                self._clear_if_wanted()
         return value
 
-    def _leave(self) -> None:
-        self._busy = False
+    def _clear_if_wanted(self) -> None:
         if self._clear_next:
             self.clear()
 

@@ -81,7 +81,7 @@ def run(child: Child) -> Callable[..., None]:
     """Runs a body after the prelude in a child; it must end with "done"."""
 
     def run_body(body: str, **environment: str) -> None:
-        out = child(PRELUDE + body + "\nprint('done')", **environment)
+        out = child(PRELUDE + body + "\nprint('done')", timeout=180, **environment)
         assert out == "done\n", out
 
     return run_body

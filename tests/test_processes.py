@@ -85,7 +85,7 @@ QUIET = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
 
 
 def run(child: Child, body: str, **environment: str) -> None:
-    out = child(PRELUDE + body + "\nprint('done')", **environment)
+    out = child(PRELUDE + body + "\nprint('done')", timeout=180, **environment)
     assert out == "done\n", out
 
 

@@ -308,6 +308,40 @@ def test_ctrl_c_everywhere_in_a_compilation(policy: str, run: Callable[..., None
     )
 
 
+def test_ctrl_c_everywhere_in_the_cache(run: Callable[..., None]) -> None:
+    """Its contents may be lost, but it still keeps what comes, and still forgets it."""
+    run(
+        EVERYWHERE,
+        """
+        def interrupt(number):
+            if number == target:
+                raise KeyboardInterrupt
+
+        PLACES = {os.path.join(FOLDER, "cache.py")}
+        broken = []
+        for work in (lambda: exprjit.compile(text(1)), exprjit.cache_clear):
+            for known in (True, False):
+                target, last = 0, 1
+                while target < last:
+                    target += 1
+                    exprjit.cache_clear()
+                    if known:
+                        exprjit.compile(text(1))
+                    try:
+                        last = everywhere(work, interrupt)
+                    except KeyboardInterrupt:
+                        last = target + 1
+                    keeps = exprjit.compile(text(1)) is exprjit.compile(text(1))
+                    exprjit.cache_clear()
+                    if not keeps or exprjit.cache_info().currsize:
+                        broken.append((known, target))
+                assert target > 2, target
+        same(broken, [])
+        well()
+        """,
+    )
+
+
 def test_ctrl_c_everywhere_in_the_first_compilation(run: Callable[..., None]) -> None:
     """The first makes more: the choice of the policy, the stubs, the type of all functions."""
     run(
@@ -615,24 +649,32 @@ def test_ctrl_c_in_calls(run: Callable[..., None]) -> None:
 
 
 def test_ctrl_c_in_the_call_that_compiles(run: Callable[..., None]) -> None:
-    """A lazy function that was interrupted there answers right, and says what it is."""
-    run("""
-    install = memory.install
+    """A lazy function that is interrupted there, anywhere, is compiled by a later call."""
+    run(
+        EVERYWHERE,
+        """
+        def interrupt(number):
+            if number == target:
+                raise KeyboardInterrupt
 
-    def interrupted(code):
-        memory.install = install
-        raise KeyboardInterrupt
-
-    f = exprjit.compile(text(9), lazy=True)
-    same(f(5, 7, 2), 5 ^ 64)
-    memory.install = interrupted
-    try:
-        f(5, 7, 2)
-    except KeyboardInterrupt:
-        pass
-    else:
-        raise AssertionError("nothing was compiled")
-    for _ in range(3):
-        same(f(5, 7, 2), 5 ^ 64)
-    assert f.engine == "jit" or "at the second call" not in f.why_not_jit, f.why_not_jit
-    """)
+        native = exprjit.compile(text(0))
+        opened, target, last, left = files(), 0, 1, []
+        while target < last:
+            target += 1
+            f = exprjit.compile(text(target), lazy=True)
+            same(f(5, 7, 2), 5 ^ (target * 7) + 1)
+            try:
+                last = everywhere(lambda: f(5, 7, 2), interrupt)
+            except KeyboardInterrupt:
+                last = target + 1
+            memory._allocator._busy = False
+            for _ in range(3):
+                same(f(5, 7, 2), 5 ^ (target * 7) + 1)
+            if f.engine != "jit" or f.why_not_jit is not None:
+                left.append((target, f.why_not_jit))
+        assert target > 60, target
+        same((left, files(), ignored), ([], opened, []))
+        f = None
+        well()
+        """,
+    )
