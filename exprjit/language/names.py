@@ -53,7 +53,7 @@ def check_constants(constants: object) -> dict[str, int]:
 
     Raises ExprTypeError, ExprValueError or ExprOverflowError.
     """
-    if constants is None:
+    if constants is None or constants is NO_CONSTANTS:
         return NO_CONSTANTS
     if not isinstance(constants, Mapping):
         raise ExprTypeError(f"constants is a dict of names and ints, not {shown(constants)}")
