@@ -24,6 +24,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 
 import exprjit
 from exprjit.runtime import memory
@@ -194,32 +195,15 @@ def timed(run: Callable[[], int], rows: int) -> tuple[int, float]:
     return answer, best * 1e9 / rows
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Sum a formula over a table, each way.")
-    parser.add_argument("rows", type=int, nargs="?", default=200_000)
-    parser.add_argument("--formula", default=FORMULA, help="of a and b (%(default)s)")
-    options = parser.parse_args()
-    try:
-        f = exprjit.compile(options.formula, ["a", "b"], backend="jit")
-    except exprjit.ExprError as error:
-        print(error, file=sys.stderr)
-        return 1
-
-    connection = sqlite3.connect(":memory:")
-    database = Database(sqlite())
-    for statement in tables(options.rows):
-        connection.execute(statement)
-        database.one_number(statement)
-    connection.create_function("f", 2, f, deterministic=True)
-    database.create_function("f", f)
-
+def compare(connection: sqlite3.Connection, database: Database, rows: int) -> int:
+    """Print the sum and the times of both ways, and what SQLite says of bad arguments."""
     sql = "SELECT sum(f(a, b)) FROM t"
     try:
-        raw, fast = timed(lambda: database.one_number(sql), options.rows)
+        raw, fast = timed(lambda: database.one_number(sql), rows)
     except RuntimeError as error:
         print(f"SQLite: {error}", file=sys.stderr)
         return 1
-    through_python, slow = timed(lambda: int(connection.execute(sql).fetchone()[0]), options.rows)
+    through_python, slow = timed(lambda: int(connection.execute(sql).fetchone()[0]), rows)
     if through_python != raw:
         print(f"{through_python} through Python, but {raw} without", file=sys.stderr)
         return 1
@@ -231,8 +215,30 @@ def main() -> int:
             database.one_number(wrong)
         except RuntimeError as error:
             print(f"{wrong}: {error}")
-    database.close()
     return 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Sum a formula over a table, each way.")
+    parser.add_argument("rows", type=int, nargs="?", default=200_000)
+    parser.add_argument("--formula", default=FORMULA, help="of a and b (%(default)s)")
+    options = parser.parse_args()
+    try:
+        f = exprjit.compile(options.formula, ["a", "b"], backend="jit")
+    except exprjit.ExprError as error:
+        print(error, file=sys.stderr)
+        return 1
+
+    with (
+        closing(sqlite3.connect(":memory:")) as connection,
+        closing(Database(sqlite())) as database,
+    ):
+        for statement in tables(options.rows):
+            connection.execute(statement)
+            database.one_number(statement)
+        connection.create_function("f", 2, f, deterministic=True)
+        database.create_function("f", f)
+        return compare(connection, database, options.rows)
 
 
 if __name__ == "__main__":

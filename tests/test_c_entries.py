@@ -6,6 +6,7 @@ import ctypes
 import random
 import sqlite3
 import subprocess
+from contextlib import closing
 from functools import cmp_to_key
 from typing import Any
 
@@ -171,20 +172,25 @@ def test_no_comparison_that_can_fail() -> None:
 
 
 def test_sqlite_takes_functions() -> None:
-    connection = sqlite3.connect(":memory:")
-    f = exprjit.compile("x / y")
-    connection.create_function("quotient", 2, f, deterministic=True)
-    connection.execute("CREATE TABLE t (x INTEGER, y INTEGER)")
-    rows = [(n * 1_000, n - 50) for n in range(100) if n != 50]
-    connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
-    del f
-    (total,) = connection.execute("SELECT sum(quotient(x, y)) FROM t").fetchone()
-    assert total == sum(int(x / y) for x, y in rows)
-    for wrong in ("quotient(1, 0)", "quotient(NULL, 1)", "quotient('a', 1)", "quotient(0.5, 1)"):
-        with pytest.raises(sqlite3.OperationalError, match="raised exception"):
-            connection.execute(f"SELECT {wrong}").fetchone()
-    aggregate = exprjit.compile("popcount(x ^ y)")
-    connection.create_function("differing", 2, aggregate)
-    order = "SELECT x FROM t ORDER BY differing(x, y), x"
-    expected = sorted(rows, key=lambda row: (((row[0] ^ row[1]) % 2**64).bit_count(), row[0]))
-    assert [x for (x,) in connection.execute(order)] == [x for x, _ in expected]
+    with closing(sqlite3.connect(":memory:")) as connection:
+        f = exprjit.compile("x / y")
+        connection.create_function("quotient", 2, f, deterministic=True)
+        connection.execute("CREATE TABLE t (x INTEGER, y INTEGER)")
+        rows = [(n * 1_000, n - 50) for n in range(100) if n != 50]
+        connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
+        del f
+        (total,) = connection.execute("SELECT sum(quotient(x, y)) FROM t").fetchone()
+        assert total == sum(int(x / y) for x, y in rows)
+        for wrong in (
+            "quotient(1, 0)",
+            "quotient(NULL, 1)",
+            "quotient('a', 1)",
+            "quotient(0.5, 1)",
+        ):
+            with pytest.raises(sqlite3.OperationalError, match="raised exception"):
+                connection.execute(f"SELECT {wrong}").fetchone()
+        aggregate = exprjit.compile("popcount(x ^ y)")
+        connection.create_function("differing", 2, aggregate)
+        order = "SELECT x FROM t ORDER BY differing(x, y), x"
+        expected = sorted(rows, key=lambda row: (((row[0] ^ row[1]) % 2**64).bit_count(), row[0]))
+        assert [x for (x,) in connection.execute(order)] == [x for x, _ in expected]
