@@ -7,9 +7,11 @@ interpreter is given when machine code hands over.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .cache import Cache
 from .errors import ExprTypeError, ExprValueError, quoted, shown
 from .language.arguments import bind_arguments, to_long, to_longs
 from .language.ast import Program
@@ -22,6 +24,13 @@ from .language.parser import parse
 from .language.resolve import resolve
 
 DEFAULT_NAME = "f"
+
+#: The trees of formulas that forgot theirs and were asked for it last, such as those whose calls
+#: fail again and again.
+_trees: Cache[Program] = Cache(maxsize=16, most=1_000_000)
+forget_trees = _trees.clear
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_trees.after_fork_in_child)
 
 
 class Formula:
@@ -83,13 +92,14 @@ class Formula:
 
     def program(self) -> Program:
         """The syntax tree, names resolved."""
-        tree = self._tree
-        if tree is None:
-            tree = self._tree = self._parse()
-        return tree
+        if self._tree is not None:
+            return self._tree
+        key = self.key()
+        tree = _trees.get(key)
+        return _trees.add(key, self._parse(), len(self.source)) if tree is None else tree
 
     def forget_tree(self) -> None:
-        """Drop the syntax tree, which is many times the source's size, until it is asked for."""
+        """Drop the syntax tree, which is many times the source's size: it can be had again."""
         self._tree = None
 
     # As a value. ---------------------------------------------------------------------------

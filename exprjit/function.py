@@ -25,7 +25,7 @@ from .errors import (
     VerificationError,
     shown,
 )
-from .formula import Formula
+from .formula import Formula, forget_trees
 from .inspection import STAGES, Inspection, doc, signature
 from .language.arguments import to_longs
 from .language.externs import check_externs
@@ -176,19 +176,19 @@ class VerifiedFunction(_Plain):
         assert code is not None
         values = to_longs(formula.params, formula.bind(args, kwargs))
         got, returned = buffercall.run(code.address, values, code.log)
-        failure = None
         try:
             wanted = formula.interpret(*values, *returned)
         except ExprError as error:
-            failure = error
-        if (failure is None and got == wanted) or (failure is not None and got is None):
-            if failure is not None:
-                raise failure
-            return wanted
+            if got is None:
+                raise
+            answer = repr(error)
+        else:
+            if got == wanted:
+                return wanted
+            answer = str(wanted)
         raise VerificationError(
-            f"for {dict(zip(formula.params, values, strict=True))} the interpreter gives "
-            f"{wanted if failure is None else failure!r} and the machine code "
-            f"{'no answer' if got is None else got}; please report this",
+            f"for {dict(zip(formula.params, values, strict=True))} the interpreter gives {answer} "
+            f"and the machine code {'no answer' if got is None else got}; please report this",
             formula.source,
         )
 
@@ -294,9 +294,11 @@ def _with_machine_code(formula: Formula, options: Options, settings: compiler.Se
         if settings.call == "vectorcall" and isinstance(native, str):
             raise compiler.Unavailable(f"EXPRJIT_CALL=vectorcall: {native}")
         code = compiler.install(formula, "buffer", features)
-        formula.forget_tree()
         body = Body(formula, options, features, code, None, "buffer")
-        return VerifiedFunction(body) if options.verify else BufferFunction(body)
+        if options.verify:
+            return VerifiedFunction(body)
+        formula.forget_tree()
+        return BufferFunction(body)
     function: Function
     if options.lazy:
         waiting = LazyBody(formula, options, features)
@@ -330,6 +332,7 @@ def cache_info() -> CacheInfo:
 def cache_clear() -> None:
     """Empty the cache of compiled functions; those that are in use elsewhere live on."""
     _cache.clear()
+    forget_trees()
 
 
 def evaluate(source: str, names: Mapping[str, Any] | None = None, /, **named: Any) -> int:

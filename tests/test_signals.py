@@ -285,7 +285,7 @@ def test_ctrl_c_everywhere_in_a_compilation(policy: str, run: Callable[..., None
             except KeyboardInterrupt:
                 last = target + 1
             # The tracer raises behind the call, where Python raises in it, within the `try`.
-            memory._allocator._busy = False
+            memory._allocator._turn.owner = None
             same(files(), opened)
             # Both the text that was interrupted and another are compiled as ever.
             kept[target] = exprjit.compile(text(target))
@@ -359,7 +359,7 @@ def test_ctrl_c_everywhere_in_the_first_compilation(run: Callable[..., None]) ->
                 pass
             else:
                 return 7
-            memory._allocator._busy = False
+            memory._allocator._turn.owner = None
             same(files(), opened)
             for number in (1, 2):
                 right(number, exprjit.compile(text(number)))
@@ -667,7 +667,7 @@ def test_ctrl_c_in_the_call_that_compiles(run: Callable[..., None]) -> None:
                 last = everywhere(lambda: f(5, 7, 2), interrupt)
             except KeyboardInterrupt:
                 last = target + 1
-            memory._allocator._busy = False
+            memory._allocator._turn.owner = None
             for _ in range(3):
                 same(f(5, 7, 2), 5 ^ (target * 7) + 1)
             if f.engine != "jit" or f.why_not_jit is not None:

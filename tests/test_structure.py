@@ -24,7 +24,7 @@ LAYERS = ["tools", "__init__", "function", "runtime", "x86", "ir", "language", "
 BESIDE_FUNCTION = {"formula", "compiler", "body", "cache", "inspection", "diagnosis", "version"}
 
 # These know nothing of the project but each other, so that they can be read and tested alone.
-LEAVES = {"exprjit.runtime.memory", "exprjit.runtime.pages", "exprjit.runtime.cpu"}
+LEAVES = {f"exprjit.runtime.{name}" for name in ("cpu", "memory", "pages", "turn")}
 
 # Too slow or too optional for the import path: imported in the functions that need them.
 HEAVY = {"dataclasses", "inspect", "numpy", "prompt_toolkit", "hypothesis", "capstone"}

@@ -340,6 +340,76 @@ assert set(rounds) == {0}
     )
 
 
+@pytest.mark.parametrize("books", ["memory._allocator", "function._cache"])
+def test_a_finaliser_waits_for_whoever_waits_for_us(child: Child, books: str) -> None:
+    """One thread is at the books when garbage is collected, whose finaliser takes a lock of the
+    user's; another thread has that lock, and compiles, collects, clears and forks."""
+    run(
+        child,
+        f"""
+from exprjit import function
+from exprjit.runtime.turn import Turn
+books = {books}
+"""
+        """
+def compiled(number):
+    f = exprjit.compile(f"x / y + {number}")
+    assert f(4, 2) == 2 + number and f.engine == "jit"
+    return f
+
+theirs = threading.Lock()
+real = Turn.take
+base = compiled(0) and used()
+
+class Garbage:
+    def __init__(self):
+        self.me = self
+    def __del__(self):
+        within.set()
+        held.wait()
+        with theirs:
+            pass
+
+def take(turn, claim):
+    "The first to come to the books finds garbage there."
+    if turn is not books._turn:
+        return real(turn, claim)
+    Turn.take = real
+    assert real(turn, claim)
+    Garbage()
+    gc.collect()
+    return True
+
+def forked():
+    pid = os.fork()
+    if not pid:
+        compiled(3), compiled(4)
+        os._exit(0)
+    assert os.waitpid(pid, 0) == (pid, 0)
+
+for work in (lambda: compiled(1), memory.collect, memory.statistics, exprjit.cache_clear, forked):
+    within, held = threading.Event(), threading.Event()
+    Turn.take = take
+
+    def other():
+        within.wait()
+        with theirs:
+            held.set()
+            work()
+
+    in_threads(lambda: compiled(2), other)
+    # Everything is as ever: the next function shares a page, and nothing is lost.
+    pages = memory.statistics().pages
+    kept = compiled(5)
+    assert memory.statistics().pages == pages
+    assert compiled(5) is kept
+    del kept
+    assert used() == base, used()
+""",
+        PYTHONWARNINGS="ignore::DeprecationWarning",
+    )
+
+
 def test_executors() -> None:
     f = exprjit.compile("x / y", name="divided")
     with concurrent.futures.ThreadPoolExecutor(4) as pool:

@@ -171,15 +171,18 @@ def test_a_fork_while_another_thread_is_at_the_cache(child: Callable[..., str]) 
         import os, threading, warnings
         import exprjit
         from exprjit import function
+        from exprjit.runtime.turn import Claim
 
         warnings.simplefilter("ignore", DeprecationWarning)
         f = exprjit.compile("x + 4")
         taken, done = threading.Event(), threading.Event()
 
         def hold():
-            with function._cache._lock:
-                taken.set()
-                done.wait()
+            claim = Claim()
+            function._cache._turn.take(claim)
+            taken.set()
+            done.wait()
+            function._cache._turn.owner = None
 
         threading.Thread(target=hold).start()
         taken.wait()

@@ -11,8 +11,9 @@ Invariants:
 - A finaliser takes no lock and allocates no code: it appends to a queue, and a later install, or
   `collect`, erases what was queued, all the functions of a page in one replacement.
 - The books are right at every bytecode. Whoever comes in while the same thread is at work on them
-  (a finaliser, a signal handler) gets a mapping of his own and leaves the books alone. Where an
-  exception cuts work short, space may be lost but is never given out twice.
+  (a finaliser, a signal handler), or while another is and does not end, gets a mapping of his own
+  and leaves the books alone. Where an exception cuts work short, space may be lost but is never
+  given out twice.
 - Nothing is unmapped or changed at shutdown.
 """
 
@@ -22,7 +23,7 @@ import os
 from collections import deque
 from contextlib import suppress
 from errno import ENOMEM
-from threading import RLock, active_count
+from threading import active_count, get_ident
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
 
@@ -35,6 +36,7 @@ from exprjit.runtime.pages import (
     most_mappings,
     out_of_memory,
 )
+from exprjit.runtime.turn import Claim, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -174,9 +176,8 @@ class Allocator:
         self._setting = setting
         self._choice: tuple[Policy | None, Kernel | None, str] | None = None
         self._most = 0
-        # Reentrant, so that whoever comes in while this thread holds it finds `_busy` set.
-        self._lock = RLock()
-        self._busy = False
+        self._turn = Turn()
+        self._forks: dict[int, Claim] = {}  # the turns of the threads that are forking
         self._queue: deque[Death] = deque()
         self._forget()
 
@@ -206,34 +207,30 @@ class Allocator:
         """
         if not code:
             raise ValueError("there is no code to install")
+        turn, claim = self._turn, Claim()
         try:
-            with self._lock:
-                if self._busy:
-                    return self._install_apart(code)
-                try:
-                    self._busy = True
-                    return self._install(code)
-                finally:
-                    self._busy = False
+            return self._install(code) if turn.take(claim) else self._install_apart(code)
         except Exception as error:
             if out_of_memory(error):
                 raise CodeMemoryError("out of memory (ENOMEM)", ENOMEM) from None
             raise
+        finally:
+            if turn.owner is claim:
+                turn.owner = None
 
     def collect(self) -> int:
         """Erase the functions that have died, and give back pages that became empty.
 
         Returns:
-            How many were erased. Those whose page cannot be replaced now stay queued.
+            How many were erased. Those whose page cannot be replaced now stay queued, and all do
+            while someone else is at work on the books.
         """
-        with self._lock:
-            if self._busy:
-                return 0
-            try:
-                self._busy = True
-                return self._erase_dead()
-            finally:
-                self._busy = False
+        turn, claim = self._turn, Claim()
+        try:
+            return self._erase_dead() if turn.take(claim) else 0
+        finally:
+            if turn.owner is claim:
+                turn.owner = None
 
     def policy(self) -> tuple[str, str]:
         """The name of the policy ("none" without code memory) and why not a better one.
@@ -249,12 +246,17 @@ class Allocator:
 
     def statistics(self) -> Statistics:
         """What is mapped, used, free and queued now."""
-        with self._lock:
+        turn, claim = self._turn, Claim()
+        try:
+            turn.take(claim)
             # The lists are made in one step: a finaliser may install while they are summed up.
             pages, mappings = list(self._pages.values()), list(self._mappings.values())
             free = sum(page.free.bit_count() for page in pages) * UNIT
             mapped = len(pages) * PAGE + sum(mappings)
             queued = len(self._queue) + sum(map(len, list(self._dead.values())))
+        finally:
+            if turn.owner is claim:
+                turn.owner = None
         name = self.policy()[0] if self._choice else ""
         return Statistics(name, mapped // PAGE, mapped - free, free, queued)
 
@@ -447,25 +449,26 @@ class Allocator:
             # import now, nobody ever ends it in the child, where all that import it would wait.
             with suppress(ImportError):
                 import ctypes  # noqa: F401
-        self._lock.acquire()
+        claim = self._forks[get_ident()] = Claim()
+        self._turn.take(claim)
 
     def after_fork_in_parent(self) -> None:
         """Let the others in again."""
-        self._lock.release()
+        claim = self._forks.pop(get_ident(), None)
+        if claim is not None and self._turn.owner is claim:
+            self._turn.owner = None
 
     def after_fork_in_child(self) -> None:
-        """Make the lock free here too, where its other users are gone."""
-        try:
-            # The thread that forked holds it and is the one that lives on. If it forked within an
-            # install, that install goes on in the child, and still has the lock.
-            self._lock.release()
-        except RuntimeError:
-            # Someone forked without asking Python first (uWSGI does): the lock and the books are
-            # as another thread left them.
-            self._lock = RLock()
-            if self._busy:
-                self._busy = False
-                self._forget()
+        """Let this thread, the only one left, in again.
+
+        If it forked within an install, that install goes on here too. If another thread had the
+        books, they are as that one left them, so new ones are begun: either it did not end in time,
+        or someone forked without asking Python first (uWSGI does).
+        """
+        self.after_fork_in_parent()
+        self._forks.clear()
+        if self._turn.after_fork_in_child():
+            self._forget()
 
 
 _allocator = Allocator()

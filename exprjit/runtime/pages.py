@@ -298,7 +298,7 @@ def most_mappings() -> int:
     Python's own memory comes as mappings too. A process at the limit can do nothing any more.
     """
     try:
-        with open("/proc/sys/vm/max_map_count", encoding="ascii") as file:
+        with open("/proc/sys/vm/max_map_count", "rb") as file:
             allowed = int(file.read())
     except (OSError, ValueError):
         allowed = 65530  # the kernel's default
