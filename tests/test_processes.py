@@ -479,12 +479,14 @@ with joblib.parallel_config(backend=backend, n_jobs=2):
         tasks = [joblib.delayed(function)(*row) for row in rows]
         assert parallel(tasks) == [function(*row) for row in rows]
     assert set(parallel([joblib.delayed(getattr)(f, "engine")] * 4)) == {"jit"}
-    try:
-        parallel([joblib.delayed(f)(1, y) for y in (1, 0)])
-    except ZeroDivisionError as error:
-        assert "x = 1 and y = 0" in str(error)
-    else:
-        raise AssertionError("no error")
+    # From 3.14 on, loky hangs after an error, whatever the function (joblib 1.6).
+    if backend != "loky" or sys.version_info < (3, 14):
+        try:
+            parallel([joblib.delayed(f)(1, y) for y in (1, 0)])
+        except ZeroDivisionError as error:
+            assert "x = 1 and y = 0" in str(error)
+        else:
+            raise AssertionError("no error")
 if backend == "loky":
     from joblib.externals.loky import get_reusable_executor
     get_reusable_executor().shutdown(wait=True)

@@ -23,6 +23,7 @@ import os
 from collections import deque
 from contextlib import suppress
 from errno import ENOMEM
+from functools import cache
 from threading import active_count, get_ident
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import ref
@@ -445,10 +446,7 @@ class Allocator:
     def before_fork(self) -> None:
         """Wait until no other thread is at work on the books, and keep them out."""
         if active_count() > 1:
-            # The first code to be made imports this. If another thread is in the middle of that
-            # import now, nobody ever ends it in the child, where all that import it would wait.
-            with suppress(ImportError):
-                import ctypes  # noqa: F401
+            _import_ctypes()
         claim = self._forks[get_ident()] = Claim()
         self._turn.take(claim)
 
@@ -469,6 +467,20 @@ class Allocator:
         self._forks.clear()
         if self._turn.after_fork_in_child():
             self._forget()
+
+
+@cache
+def _import_ctypes() -> None:
+    """Import what the first code to be made imports.
+
+    If another thread is in the middle of such an import when this one forks, nobody ever ends it in
+    the child, where all that import it would wait.
+    """
+    with suppress(ImportError):
+        import ctypes
+
+        class _(ctypes.Structure):  # From Python 3.14 on, the first of these imports more.
+            _fields_ = (("", ctypes.c_int),)
 
 
 _allocator = Allocator()
