@@ -52,7 +52,7 @@ class Body:
         self.kernel = kernel
         self.code = code
         self.reason = reason
-        self.entries: dict[str, compiler.Installed] | None = None
+        self.entries: dict[str, compiler.Installed] = {}
         #: The code as an object of its own, for calls that were unusual and no longer are.
         self.runner: Callable[..., int] | None = None
 
@@ -104,8 +104,6 @@ class Body:
 
     def entry(self, kernel: str) -> int:
         """The address of other code of this formula, which lives as long as this object."""
-        if self.entries is None:
-            self.entries = {}
         code = self.entries.get(kernel)
         if code is None:
             try:
@@ -155,7 +153,7 @@ class LazyBody(Body):
     def __init__(self, formula: Formula, options: Options, features: compiler.Features) -> None:
         reason = "lazy: it is compiled at the second call"
         super().__init__(formula, options, features, None, reason)
-        # A step of `count` cannot be divided, so just one of several threads has the second call.
+        # Just one of several threads has the second call, at least under Python's global lock.
         self.calls = count(1)
         #: After how many calls to try again when there was no machine code for the time being.
         self.patience = 1
@@ -179,7 +177,9 @@ class LazyBody(Body):
         try:
             if self.code is None:
                 compiler.check_available()
-                self.code = compiler.install(self.formula, self.kernel, self.features)
+                code = compiler.install(self.formula, self.kernel, self.features)
+                # The same for all threads: one may already be in it.
+                self.code = self.entries.setdefault(self.kernel, code)
         except compiler.Unavailable as reason:
             if reason.passing:
                 self.calls = count(2 - self.patience)

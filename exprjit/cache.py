@@ -44,9 +44,10 @@ class Cache(Generic[Value]):
 
     def get(self, key: Hashable) -> Value | None:
         """The value of a key, or None.  Raises TypeError if the key cannot be hashed."""
-        turn, claim = self._turn, Claim()
+        turn = self._turn
+        claim = Claim(turn)
         try:
-            if not turn.take(claim):
+            if not claim.take():
                 return None
             entry = self._entries.get(key)
             if entry is None:
@@ -56,8 +57,9 @@ class Cache(Generic[Value]):
             self._entries.move_to_end(key)
             return entry[0]
         finally:
-            if turn.owner is claim:
-                turn.owner = None
+            if claim.held:
+                turn.owner = 0
+                claim.give_back()
             self._clear_if_wanted()
 
     def add(self, key: Hashable, value: Value, weight: int) -> Value:
@@ -66,9 +68,10 @@ class Cache(Generic[Value]):
             return value
         # What is dropped goes away when the turn is over.
         dropped = []
-        turn, claim = self._turn, Claim()
+        turn = self._turn
+        claim = Claim(turn)
         try:
-            if not turn.take(claim):
+            if not claim.take():
                 return value
             entry = self._entries.get(key)
             if entry is not None:
@@ -83,8 +86,9 @@ class Cache(Generic[Value]):
             self._clear_next = True  # An interrupt may have come between two steps.
             raise
         finally:
-            if turn.owner is claim:
-                turn.owner = None
+            if claim.held:
+                turn.owner = 0
+                claim.give_back()
             self._clear_if_wanted()
         return value
 
@@ -95,16 +99,18 @@ class Cache(Generic[Value]):
     def clear(self) -> None:
         """Forget all values and start counting again."""
         dropped: OrderedDict[Hashable, tuple[Value, int]] = OrderedDict()
-        turn, claim = self._turn, Claim()
+        turn = self._turn
+        claim = Claim(turn)
         try:
             # If someone is at work here, he does it when that is done.
-            self._clear_next = not turn.take(claim)
+            self._clear_next = not claim.take()
             if not self._clear_next:
                 dropped = self._entries
                 self._forget()
         finally:
-            if turn.owner is claim:
-                turn.owner = None
+            if claim.held:
+                turn.owner = 0
+                claim.give_back()
         # What was dropped goes away here, when the turn is over.
         dropped.clear()
 

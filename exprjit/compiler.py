@@ -9,7 +9,6 @@ nothing of what they do.
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from functools import cache
 from typing import Final, NamedTuple
@@ -136,7 +135,7 @@ def to_code(formula: Formula, kernel: str, features: Features) -> kernels.Code:
 
 def check_available() -> None:
     """Raise Unavailable where machine code of ours cannot run in this process at all."""
-    reason = cpu.why_no_machine_code() or _why_no_native_call()
+    reason = cpu.why_no_machine_code()
     if reason is not None:
         raise Unavailable(reason)
 
@@ -171,9 +170,3 @@ def install(formula: Formula, kernel: str, features: Features) -> Installed:
     except ValueError as error:
         raise ExprValueError(str(error)) from None
     return Installed(owner.address + code.entry, owner, code.log)
-
-
-def _why_no_native_call() -> str | None:
-    if getattr(sys, "_is_gil_enabled", lambda: True)():
-        return None
-    return "machine code is not used where Python runs without its global lock"

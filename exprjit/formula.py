@@ -92,11 +92,11 @@ class Formula:
 
     def program(self) -> Program:
         """The syntax tree, names resolved."""
-        if self._tree is not None:
-            return self._tree
-        key = self.key()
-        tree = _trees.get(key)
-        return _trees.add(key, self._parse(), len(self.source)) if tree is None else tree
+        tree = self._tree
+        if tree is None:
+            key = self.key()
+            tree = _trees.get(key) or _trees.add(key, self._parse(), len(self.source))
+        return tree
 
     def forget_tree(self) -> None:
         """Drop the syntax tree, which is many times the source's size: it can be had again."""

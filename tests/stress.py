@@ -52,6 +52,8 @@ WARM_UP = 1_500
 PATIENCE = 60
 #: Seconds between samples of memory, at each of which there may be a fork.
 TICK = 0.1
+#: Without its global lock, Python hangs in children that were forked among threads.
+FORKS: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 #: How long a child works, in seconds.
 CHILD = 0.1
 
@@ -490,7 +492,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             samples.append(Sample.take())
         if now - begin > options.seconds:
             break
-        if len(children.alive) < 2:
+        if FORKS and len(children.alive) < 2:
             children.alive.add(fork(f"{options.seed} child {children.forks}", shared))
             children.forks += 1
         children.reap()

@@ -13,31 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import PRELUDE, Child, needs_code, policies
 
-from exprjit.runtime import memory, pages
+pytestmark = needs_code
 
-HAVE_CODE = memory.policy()[0] != "none"
-pytestmark = pytest.mark.skipif(not HAVE_CODE, reason=f"no code memory: {memory.policy()[1]}")
-
-Child = Callable[..., str]
-
-POLICIES = [name for name in pages.POLICIES if memory.Allocator(name).policy()[0] == name]
-policies = pytest.mark.parametrize("policy", POLICIES)
-
-PRELUDE = """
-import ctypes, functools, gc, os, sys, threading, time, types, weakref
-import exprjit
-from exprjit.runtime import memory
-
-def forget():
-    exprjit.cache_clear()
-    gc.collect()
-    memory.collect()
-
-def used():
-    forget()
-    return memory.statistics().used
-
+PROGRAM = (
+    PRELUDE
+    + """
 def churn(count=150):
     "Compile and drop: what is dead is erased, and its room is used again."
     forget()
@@ -45,21 +27,7 @@ def churn(count=150):
         assert exprjit.compile(f"x * y - {number}")(6, 7) == 42 - number
     forget()
 
-def fails(f, *args):
-    try:
-        f(*args)
-    except ZeroDivisionError:
-        return True
-
-class Index:
-    def __init__(self, value):
-        self.value = value
-    def __index__(self):
-        return self.value() if callable(self.value) else self.value
-
 PLAIN = ctypes.CFUNCTYPE(ctypes.c_long, ctypes.c_long, ctypes.c_long)
-CHECKED = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_long), ctypes.c_long, ctypes.c_long)
 
 KINDS = {
     "eager": lambda text, **options: exprjit.compile(text, **options),
@@ -74,6 +42,7 @@ for make in KINDS.values():
 del f
 base = used()
 """
+)
 
 
 @pytest.fixture
@@ -81,7 +50,7 @@ def run(child: Child) -> Callable[..., None]:
     """Runs a body after the prelude in a child; it must end with "done"."""
 
     def run_body(body: str, **environment: str) -> None:
-        out = child(PRELUDE + body + "\nprint('done')", timeout=180, **environment)
+        out = child(PROGRAM + body + "\nprint('done')", timeout=180, **environment)
         assert out == "done\n", out
 
     return run_body
@@ -529,7 +498,7 @@ next(suspended)
 
 
 def test_functions_are_alive_at_the_end(child: Child) -> None:
-    out = child(PRELUDE + AT_THE_END, PYTHONDEVMODE="1")
+    out = child(PROGRAM + AT_THE_END, PYTHONDEVMODE="1")
     # Some are never finalised: Python leaves them, as the codecs' search functions.
     assert set(out) == {"."}
     assert len(out) >= 4
@@ -577,7 +546,7 @@ for target in (fast, failing, failing, slow, slow, compiling, compiling, c_code,
 time.sleep(0.1)
 """
     for _ in range(2):
-        assert child(PRELUDE + program, PYTHONDEVMODE="1") == ""
+        assert child(PROGRAM + program, PYTHONDEVMODE="1") == ""
 
 
 @pytest.mark.parametrize(
@@ -603,7 +572,7 @@ next(g)
 Cycle = type("Cycle", (), {{"f": f}})
 {end}
 """
-    assert child(PRELUDE + program, PYTHONDEVMODE="1") == ""
+    assert child(PROGRAM + program, PYTHONDEVMODE="1") == ""
 
 
 # What they cost. ---------------------------------------------------------------------------------
@@ -667,7 +636,7 @@ KERNEL = 1_400
 def test_live_functions_take_at_most_two_kib_each(child: Child, count: int) -> None:
     """Of resident memory with the code in it, and of the kernel's for pages of code. Every other
     one can fail, and did."""
-    figures = json.loads(child(PRELUDE + COUNTING.replace("COUNT", str(count)), timeout=1_800))
+    figures = json.loads(child(PROGRAM + COUNTING.replace("COUNT", str(count)), timeout=1_800))
     each = (figures["resident"] + figures["pages"] * KERNEL) / count
     print(f"{each:.0f} bytes each: {figures}")
     assert figures["engines"] == 1

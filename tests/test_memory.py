@@ -379,7 +379,7 @@ def test_an_interrupt_at_any_bytecode_endangers_nobody(erase: bool) -> None:
         with contextlib.suppress(KeyboardInterrupt):
             last = max(last, traced(allocator, interrupt))
         # Python delivers signals after calls and jumps, the tracer in the middle of clean-up too.
-        allocator._turn.owner = None
+        allocator._turn.__init__()
     assert all(content(installed) == code for code, installed in live)
     assert allocator.collect() >= 0
 
@@ -441,7 +441,7 @@ def test_parent_and_child_do_not_disturb_each_other(name: str) -> None:
         others = [threading.Thread(target=churn) for _ in range(2)]
         for thread in others:
             thread.start()
-        for _ in range(15):
+        for _ in range(40):
             child = os.fork()
             if not child:
                 del codes[5:15]
@@ -491,7 +491,8 @@ def test_a_child_that_python_was_not_told_about() -> None:
     code = allocator.install(answer(1))
     allocator.after_fork_in_child()
     assert call(allocator.install(answer(2))) == 2
-    other = threading.Thread(target=lambda: allocator._turn.take(Claim()))
+    claim = Claim(allocator._turn)
+    other = threading.Thread(target=claim.take)
     other.start()
     other.join()
     allocator.after_fork_in_child()

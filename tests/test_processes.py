@@ -7,38 +7,16 @@ then on is its own affair. Other processes are given source and options, and com
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import Any
 
 import pytest
+from children import POLICIES, PRELUDE, Child, forks_among_threads, needs_code, policies
 
-from exprjit.runtime import memory, pages
+pytestmark = needs_code
 
-HAVE_CODE = memory.policy()[0] != "none"
-pytestmark = pytest.mark.skipif(not HAVE_CODE, reason=f"no code memory: {memory.policy()[1]}")
-
-Child = Callable[..., str]
-
-POLICIES = [name for name in pages.POLICIES if memory.Allocator(name).policy()[0] == name]
-policies = pytest.mark.parametrize("policy", POLICIES)
-
-PRELUDE = """
-import ctypes, functools, gc, operator, os, pickle, sys, threading, time
-import exprjit
-from exprjit.runtime import memory
-
-def used():
-    exprjit.cache_clear()
-    gc.collect()
-    memory.collect()
-    return memory.statistics().used
-
-def fails(f, *args):
-    try:
-        f(*args)
-    except ZeroDivisionError:
-        return True
-
+PROGRAM = (
+    PRELUDE
+    + """
 def forked(child):
     "Run a function in a forked child; its process id."
     pid = os.fork()
@@ -59,12 +37,6 @@ def wait(*pids):
     for pid in pids:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
-class Index:
-    def __init__(self, convert):
-        self.convert = convert
-    def __index__(self):
-        return self.convert()
-
 def make(numbers, **options):
     return {number: exprjit.compile(f"x / y + {number}", **options) for number in numbers}
 
@@ -73,25 +45,25 @@ def right(functions):
         assert f(8, 2) == f(y=2, x=8) == 4 + number and fails(f, 1, 0), f
         assert f.engine == "jit", f
 
-CHECKED = ctypes.CFUNCTYPE(
-    ctypes.c_int, ctypes.POINTER(ctypes.c_long), ctypes.c_long, ctypes.c_long)
 right(make([0]))
 assert exprjit.compile("x / y").checked_address
 base = used()
 """
+)
 
 #: 3.12 warns of forks beside threads, which is what these are about.
 QUIET = {"PYTHONWARNINGS": "ignore::DeprecationWarning"}
 
 
 def run(child: Child, body: str, **environment: str) -> None:
-    out = child(PRELUDE + body + "\nprint('done')", timeout=180, **environment)
+    out = child(PROGRAM + body + "\nprint('done')", timeout=180, **environment)
     assert out == "done\n", out
 
 
 # Fork. -------------------------------------------------------------------------------------------
 
 
+@forks_among_threads
 @policies
 def test_hundreds_of_forks_while_threads_compile(child: Child, policy: str) -> None:
     """Whatever the other threads are at, the locks that they hold included."""
@@ -155,6 +127,7 @@ assert used() == base
     )
 
 
+@forks_among_threads
 def test_forks_while_another_thread_compiles_for_the_first_time(child: Child) -> None:
     """Which imports, and makes the parser, the stubs and the type."""
     program = """
@@ -176,6 +149,7 @@ print({os.waitpid(pid, 0)[1] for pid in children} <= {0})
     assert child(program, **QUIET) == "True\n"
 
 
+@forks_among_threads
 def test_forks_while_another_thread_is_within_an_installation(child: Child) -> None:
     """It has the allocator's lock, and sleeps: the fork waits for it, and the child has peace."""
     run(
@@ -203,7 +177,7 @@ def churn():
 
 def work():
     memory._allocator._choice = (real, *others)
-    assert memory._allocator._turn.owner is None
+    assert not memory._allocator._turn.owner
     new = make([2, 3])
     right({**kept, **new})
     new.clear()
@@ -361,7 +335,7 @@ for number in range(2):
 print("well")
 sys.stdout.flush()
 """
-    assert child(PRELUDE + program, PYTHONDEVMODE="1") == "well\n" * 3
+    assert child(PROGRAM + program, PYTHONDEVMODE="1") == "well\n" * 3
 
 
 def test_a_fork_that_python_is_not_told_of(child: Child) -> None:

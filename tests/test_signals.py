@@ -15,11 +15,9 @@ from collections.abc import Callable
 
 import pytest
 
-HAVE_LOCK = getattr(sys, "_is_gil_enabled", lambda: True)()
-
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or os.uname().machine != "x86_64" or not HAVE_LOCK,
-    reason="needs Linux on x86-64, and Python's global lock",
+    sys.platform != "linux" or os.uname().machine != "x86_64",
+    reason="needs Linux on x86-64",
 )
 
 policies = pytest.mark.parametrize("policy", ["sealed", "mprotect"])
@@ -196,9 +194,11 @@ def test_ctrl_c_in_every_pass(run: Callable[..., None]) -> None:
     run("""
     source = "; ".join(f"t{n} = (t{n - 1} ^ {n}) / (y | {n})" for n in range(1, 300))
     source = f"t0 = x; {source}; t299 + max(x, y)"
-    start = time.process_time()
-    f = exprjit.compile(source)
-    whole = time.process_time() - start
+    for _ in range(2):  # the first one takes longer
+        exprjit.cache_clear()
+        start = time.process_time()
+        f = exprjit.compile(source)
+        whole = time.process_time() - start
     wanted = f.formula.interpret(2**60, 3)
     same((f(2**60, 3), f.engine), (wanted, "jit"))
     opened, interrupted = files(), 0
@@ -210,10 +210,12 @@ def test_ctrl_c_in_every_pass(run: Callable[..., None]) -> None:
 
     # Of the processor's time, which does not depend on what else is running.
     signal.signal(signal.SIGPROF, interrupt)
-    for step in range(20):
+    for step in range(200):
+        if interrupted > 12 and len(passes) > 3:
+            break
         exprjit.cache_clear()
         try:
-            signal.setitimer(signal.ITIMER_PROF, whole * (step + 0.5) / 20)
+            signal.setitimer(signal.ITIMER_PROF, whole * (step % 20 + 0.5) / 20)
             f = exprjit.compile(source)
             signal.setitimer(signal.ITIMER_PROF, 0)
         except KeyboardInterrupt:
@@ -221,7 +223,8 @@ def test_ctrl_c_in_every_pass(run: Callable[..., None]) -> None:
         else:
             # What takes longer at one time may be quicker at another.
             same((f(2**60, 3), f.engine), (wanted, "jit"))
-    assert interrupted > 7 and len(passes) > 3, (interrupted, passes)
+    else:
+        raise AssertionError((interrupted, passes))
     exprjit.cache_clear()
     same(exprjit.compile(source)(2**60, 3), wanted)
     same(files(), opened)
@@ -285,7 +288,7 @@ def test_ctrl_c_everywhere_in_a_compilation(policy: str, run: Callable[..., None
             except KeyboardInterrupt:
                 last = target + 1
             # The tracer raises behind the call, where Python raises in it, within the `try`.
-            memory._allocator._turn.owner = None
+            memory._allocator._turn.__init__()
             same(files(), opened)
             # Both the text that was interrupted and another are compiled as ever.
             kept[target] = exprjit.compile(text(target))
@@ -359,7 +362,7 @@ def test_ctrl_c_everywhere_in_the_first_compilation(run: Callable[..., None]) ->
                 pass
             else:
                 return 7
-            memory._allocator._turn.owner = None
+            memory._allocator._turn.__init__()
             same(files(), opened)
             for number in (1, 2):
                 right(number, exprjit.compile(text(number)))
@@ -667,7 +670,7 @@ def test_ctrl_c_in_the_call_that_compiles(run: Callable[..., None]) -> None:
                 last = everywhere(lambda: f(5, 7, 2), interrupt)
             except KeyboardInterrupt:
                 last = target + 1
-            memory._allocator._turn.owner = None
+            memory._allocator._turn.__init__()
             for _ in range(3):
                 same(f(5, 7, 2), 5 ^ (target * 7) + 1)
             if f.engine != "jit" or f.why_not_jit is not None:

@@ -13,47 +13,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from children import HAVE_LOCK, PRELUDE, Child, needs_code, policies
 
 import exprjit
-from exprjit.runtime import memory, pages
 
-HAVE_CODE = memory.policy()[0] != "none"
-pytestmark = pytest.mark.skipif(not HAVE_CODE, reason=f"no code memory: {memory.policy()[1]}")
+pytestmark = needs_code
 
 ROOT = Path(__file__).parent.parent
 STRESS = ROOT / "tests" / "stress.py"
 
-Child = Callable[..., str]
 
-POLICIES = [name for name in pages.POLICIES if memory.Allocator(name).policy()[0] == name]
-policies = pytest.mark.parametrize("policy", POLICIES)
-
-PRELUDE = """
-import ctypes, functools, gc, itertools, os, sys, threading, time
-import exprjit
-from exprjit.runtime import memory
-
-def used():
-    exprjit.cache_clear()
-    gc.collect()
-    memory.collect()
-    return memory.statistics().used
-
-def fails(f, *args):
-    try:
-        f(*args)
-    except ZeroDivisionError:
-        return True
-
-class Index:
-    def __init__(self, convert):
-        self.__class__ = type("Index", (), {"__index__": lambda self: convert()})
-
+PROGRAM = (
+    PRELUDE
+    + """
 def in_threads(*targets):
     "Run them all at once; no exception of any is lost."
     failures = []
@@ -72,10 +48,11 @@ def in_threads(*targets):
     for failure in failures:
         raise failure
 """
+)
 
 
 def run(child: Child, body: str, **environment: str) -> None:
-    out = child(PRELUDE + body + "\nprint('done')", timeout=180, **environment)
+    out = child(PROGRAM + body + "\nprint('done')", timeout=180, **environment)
     assert out == "done\n", out
 
 
@@ -347,8 +324,8 @@ def test_a_finaliser_waits_for_whoever_waits_for_us(child: Child, books: str) ->
         child,
         f"""
 from exprjit import function
-from exprjit.runtime.turn import Turn
-books = {books}
+from exprjit.runtime.turn import Claim
+books, FORKS = {books}, {HAVE_LOCK}
 """
         """
 def compiled(number):
@@ -357,7 +334,7 @@ def compiled(number):
     return f
 
 theirs = threading.Lock()
-real = Turn.take
+real = Claim.take
 base = compiled(0) and used()
 
 class Garbage:
@@ -369,12 +346,12 @@ class Garbage:
         with theirs:
             pass
 
-def take(turn, claim):
+def take(claim):
     "The first to come to the books finds garbage there."
-    if turn is not books._turn:
-        return real(turn, claim)
-    Turn.take = real
-    assert real(turn, claim)
+    if claim._turn is not books._turn:
+        return real(claim)
+    Claim.take = real
+    assert real(claim)
     Garbage()
     gc.collect()
     return True
@@ -386,9 +363,10 @@ def forked():
         os._exit(0)
     assert os.waitpid(pid, 0) == (pid, 0)
 
-for work in (lambda: compiled(1), memory.collect, memory.statistics, exprjit.cache_clear, forked):
+works = [lambda: compiled(1), memory.collect, memory.statistics, exprjit.cache_clear]
+for work in works + [forked] * FORKS:
     within, held = threading.Event(), threading.Event()
-    Turn.take = take
+    Claim.take = take
 
     def other():
         within.wait()

@@ -178,11 +178,11 @@ def test_a_fork_while_another_thread_is_at_the_cache(child: Callable[..., str]) 
         taken, done = threading.Event(), threading.Event()
 
         def hold():
-            claim = Claim()
-            function._cache._turn.take(claim)
+            claim = Claim(function._cache._turn)
+            claim.take()
             taken.set()
             done.wait()
-            function._cache._turn.owner = None
+            claim.give_back()
 
         threading.Thread(target=hold).start()
         taken.wait()

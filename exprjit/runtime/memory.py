@@ -208,16 +208,18 @@ class Allocator:
         """
         if not code:
             raise ValueError("there is no code to install")
-        turn, claim = self._turn, Claim()
+        turn = self._turn
+        claim = Claim(turn)
         try:
-            return self._install(code) if turn.take(claim) else self._install_apart(code)
+            return self._install(code) if claim.take() else self._install_apart(code)
         except Exception as error:
             if out_of_memory(error):
                 raise CodeMemoryError("out of memory (ENOMEM)", ENOMEM) from None
             raise
         finally:
-            if turn.owner is claim:
-                turn.owner = None
+            if claim.held:
+                turn.owner = 0
+                claim.give_back()
 
     def collect(self) -> int:
         """Erase the functions that have died, and give back pages that became empty.
@@ -226,12 +228,14 @@ class Allocator:
             How many were erased. Those whose page cannot be replaced now stay queued, and all do
             while someone else is at work on the books.
         """
-        turn, claim = self._turn, Claim()
+        turn = self._turn
+        claim = Claim(turn)
         try:
-            return self._erase_dead() if turn.take(claim) else 0
+            return self._erase_dead() if claim.take() else 0
         finally:
-            if turn.owner is claim:
-                turn.owner = None
+            if claim.held:
+                turn.owner = 0
+                claim.give_back()
 
     def policy(self) -> tuple[str, str]:
         """The name of the policy ("none" without code memory) and why not a better one.
@@ -247,17 +251,11 @@ class Allocator:
 
     def statistics(self) -> Statistics:
         """What is mapped, used, free and queued now."""
-        turn, claim = self._turn, Claim()
-        try:
-            turn.take(claim)
-            # The lists are made in one step: a finaliser may install while they are summed up.
-            pages, mappings = list(self._pages.values()), list(self._mappings.values())
-            free = sum(page.free.bit_count() for page in pages) * UNIT
-            mapped = len(pages) * PAGE + sum(mappings)
-            queued = len(self._queue) + sum(map(len, list(self._dead.values())))
-        finally:
-            if turn.owner is claim:
-                turn.owner = None
+        # Each list is made in one step: someone may install while they are summed up.
+        pages, mappings = list(self._pages.values()), list(self._mappings.values())
+        free = sum(page.free.bit_count() for page in pages) * UNIT
+        mapped = len(pages) * PAGE + sum(mappings)
+        queued = len(self._queue) + sum(map(len, list(self._dead.values())))
         name = self.policy()[0] if self._choice else ""
         return Statistics(name, mapped // PAGE, mapped - free, free, queued)
 
@@ -447,14 +445,15 @@ class Allocator:
         """Wait until no other thread is at work on the books, and keep them out."""
         if active_count() > 1:
             _import_ctypes()
-        claim = self._forks[get_ident()] = Claim()
-        self._turn.take(claim)
+        claim = self._forks[get_ident()] = Claim(self._turn)
+        claim.take()
 
     def after_fork_in_parent(self) -> None:
         """Let the others in again."""
         claim = self._forks.pop(get_ident(), None)
-        if claim is not None and self._turn.owner is claim:
-            self._turn.owner = None
+        if claim is not None and claim.held:
+            self._turn.owner = 0
+            claim.give_back()
 
     def after_fork_in_child(self) -> None:
         """Let this thread, the only one left, in again.
