@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import pytest
@@ -17,13 +16,6 @@ needs_code = pytest.mark.skipif(not HAVE_CODE, reason=f"no code memory: {memory.
 
 POLICIES = [name for name in pages.POLICIES if memory.Allocator(name).policy()[0] == name]
 policies = pytest.mark.parametrize("policy", POLICIES)
-
-HAVE_LOCK: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
-#: A dict that another thread is at when a process forks stays locked in the child.
-forks_among_threads = pytest.mark.skipif(
-    not HAVE_LOCK,
-    reason="without the global lock, Python hangs in children that were forked among threads",
-)
 
 #: What their programs begin with.
 PRELUDE = """

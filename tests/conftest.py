@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pythons import DEBUG
 
 import exprjit
 
@@ -66,7 +67,7 @@ def child() -> Callable[..., str]:
                 input=input,
                 capture_output=True,
                 text=True,
-                timeout=timeout,
+                timeout=timeout * (10 if DEBUG else 1),
             )
         except subprocess.TimeoutExpired as expired:
             pytest.fail(f"the child still ran after {expired.timeout} s")

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+from pythons import AT_ONCE
 
 import exprjit
 
@@ -171,7 +172,7 @@ def test_the_middle_of_a_chain_is_evaluated_once() -> None:
         source = f"(0 <= {source} <= 9)"
     started = time.process_time()
     assert run(source, 3) == 1
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < AT_ONCE
 
 
 def test_bindings_and_arguments_are_evaluated_once() -> None:
@@ -180,7 +181,7 @@ def test_bindings_and_arguments_are_evaluated_once() -> None:
     started = time.process_time()
     assert run(f"d0 = x; {bindings} {names[-1]}", 1) == 2**59
     assert run("f(v) = v + v; " + "f(" * 60 + "x" + ")" * 60, 1) == 2**60
-    assert time.process_time() - started < 5
+    assert time.process_time() - started < AT_ONCE
 
 
 # Definitions. -----------------------------------------------------------------------------------

@@ -11,15 +11,13 @@ from typing import NoReturn
 
 import pytest
 from lark import Lark
+from pythons import AT_ONCE
 
 import exprjit
 from exprjit.language.ast import Program
 from exprjit.language.limits import DEFAULT, UNTRUSTED, Limits, limits_from
 from exprjit.language.parser import parse
 from exprjit.language.resolve import resolve
-
-#: Seconds of this process; each text takes one or less.
-AT_ONCE = 5.0
 
 
 def program(source: str, limits: Limits = DEFAULT) -> Program:

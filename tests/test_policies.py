@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 PROGRAM = """
-import json, sys
+import json, pathlib, sys
 import exprjit
 from exprjit.runtime import memory, pages
 
@@ -33,7 +33,7 @@ looks = 0
 def look():
     global looks
     looks += 1
-    for line in open("/proc/self/maps"):
+    for line in pathlib.Path("/proc/self/maps").read_text().splitlines():
         span, permissions, _ = line.split(maxsplit=2)
         assert not ("w" in permissions and "x" in permissions), line
         first, last = (int(end, 16) for end in span.split("-"))

@@ -10,7 +10,8 @@ import os
 from typing import Any
 
 import pytest
-from children import POLICIES, PRELUDE, Child, forks_among_threads, needs_code, policies
+from children import POLICIES, PRELUDE, Child, needs_code, policies
+from pythons import forks_among_threads
 
 pytestmark = needs_code
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from children import HAVE_LOCK, PRELUDE, Child, needs_code, policies
+from children import PRELUDE, Child, needs_code, policies
+from pythons import HAVE_LOCK
 
 import exprjit
 
