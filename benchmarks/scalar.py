@@ -1,0 +1,293 @@
+"""The machine code of formulas beside what gcc and clang make of the same in C.
+
+Each formula of corpus.py is compiled by exprjit, by gcc -O2 and, where it is installed, by clang
+-O2, and called through a C function pointer: in a loop over arguments that do not depend on each
+other (throughput), and in one where each call's first argument depends on the last answer
+(latency). The loops of all compilers are interleaved; a figure is the best of the rounds, in
+nanoseconds per call, the call included.
+
+    python benchmarks/scalar.py
+    python benchmarks/scalar.py --only division --asm
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import platform
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from math import exp, log
+from pathlib import Path
+from typing import NamedTuple
+
+from corpus import CASES, Case
+
+import exprjit
+from exprjit import compiler
+
+#: With -fcf-protection each function begins with endbr64, as ours do.
+FLAGS = "-O2 -march=native -fwrapv -fcf-protection=branch -w -shared -fPIC".split()
+#: So many sets of arguments, which the loops go through again and again.
+ROWS = 512
+#: What a loop is to take, in nanoseconds.
+LOOP = 1e6
+MOST_PARAMETERS = 6
+
+PRELUDE = "typedef unsigned long ulong;\n#define FAIL_IF(condition) if (condition) return 1\n"
+
+CLOCK = """
+#include <time.h>
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * 1e9 + t.tv_nsec;
+}
+static volatile long nothing;
+"""
+
+# f is called with N arguments; `answer` is its answer, whichever way it gives that.
+LOOPS = """
+double throughput_NAME(TYPE, const long *r, long rows, long loops) {
+    double start = now();
+    for (; loops; loops--)
+        for (long i = 0; i < rows; i++) {
+            long answer, first = r[i * N];
+            CALL;
+            __asm__ volatile("" :: "r"(answer));
+        }
+    return now() - start;
+}
+double latency_NAME(TYPE, const long *r, long rows, long loops) {
+    double start = now();
+    long answer = 0, mask = nothing;
+    for (; loops; loops--)
+        for (long i = 0; i < rows; i++) {
+            long first = r[i * N] ^ answer & mask;
+            CALL;
+        }
+    __asm__ volatile("" :: "r"(answer));
+    return now() - start;
+}
+void answers_NAME(TYPE, const long *r, long rows, long *answers) {
+    for (long i = 0; i < rows; i++) {
+        long answer, first = r[i * N];
+        CALL;
+        answers[i] = answer;
+    }
+}
+"""
+
+
+def loops() -> str:
+    """The loops for functions of each number of parameters, plain and checked."""
+    text = CLOCK
+    for count in range(1, MOST_PARAMETERS + 1):
+        given = ", ".join(["first", *(f"r[i * {count} + {k}]" for k in range(1, count))])
+        longs = ", ".join(["long"] * count)
+        for name, kind, call in (
+            (f"plain{count}", f"long (*f)({longs})", f"answer = f({given})"),
+            (f"checked{count}", f"int (*f)(long *, {longs})", f"f(&answer, {given})"),
+        ):
+            part = LOOPS.replace("NAME", name).replace("TYPE", kind).replace("CALL", call)
+            text += part.replace("N)", f"{count})").replace("* N]", f"* {count}]")
+    return text
+
+
+def c_text(case: Case, name: str) -> str:
+    """A case as a C function, of the checked kind if it can fail."""
+    params = ", ".join(f"long {param}" for param in case.ranges)
+    if "FAIL_IF" not in case.c:
+        return f"long {name}({params}) {{ {case.c} }}\n"
+    head, _, value = case.c.rpartition("return ")
+    body = f"{head}*result = {value} return 0;"
+    return f"int {name}(long *result, {params}) {{ {body} }}\n"
+
+
+class Code(NamedTuple):
+    """A compiled case: where it is, its bytes, and what keeps it there."""
+
+    address: int
+    code: bytes
+    owner: object
+
+
+def by_exprjit(case: Case) -> Code:
+    f = exprjit.compile(case.source, list(case.ranges), backend="jit")
+    kernel = "checked_address" if "FAIL_IF" in case.c else "address"
+    code = compiler.to_code(f.formula, kernel, compiler.settings().features)
+    return Code(getattr(f, kernel), code.encoded.code, f)
+
+
+def c_compiler(command: str, folder: Path) -> Callable[[Case], Code]:
+    """The whole corpus compiled by gcc or clang."""
+    path = folder / f"{command}.so"
+    text = PRELUDE + "".join(c_text(case, f"f{number}") for number, case in enumerate(CASES))
+    build(command, text, path)
+    library = ctypes.CDLL(str(path))
+    listed = subprocess.run(["nm", "-S", path], capture_output=True, text=True, check=True).stdout
+    sizes = {
+        line.split()[3]: int(line.split()[1], 16)
+        for line in listed.splitlines()
+        if len(line.split()) == 4
+    }
+
+    def compiled(case: Case) -> Code:
+        name = f"f{CASES.index(case)}"
+        address = ctypes.cast(library[name], ctypes.c_void_p).value or 0
+        return Code(address, ctypes.string_at(address, sizes[name]), library)
+
+    return compiled
+
+
+def build(command: str, text: str, path: Path) -> None:
+    subprocess.run([command, *FLAGS, "-x", "c", "-", "-o", path], input=text, text=True, check=True)
+
+
+def instructions(code: bytes) -> list[str]:
+    """The instructions of a function, without what fills up behind it."""
+    import capstone
+
+    engine = capstone.Cs(capstone.CS_ARCH_X86, capstone.CS_MODE_64)
+    found = [f"{one.mnemonic} {one.op_str}" for one in engine.disasm(code, 0)]
+    return [text for text in found if not text.startswith(("nop", "endbr64", "int3"))]
+
+
+class Measured(NamedTuple):
+    """One case by one compiler: best nanoseconds per call, instructions and bytes."""
+
+    throughput: float
+    latency: float
+    instructions: int
+    size: int
+
+
+def measure(
+    case: Case, codes: dict[str, Code], library: ctypes.CDLL, rounds: int
+) -> dict[str, Measured]:
+    """Time a case by all compilers in turn, after a look at whether they agree."""
+    rng = random.Random(case.name)
+    rows = [rng.randint(*span) for _ in range(ROWS) for span in case.ranges.values()]
+    given = (ctypes.c_long * len(rows))(*rows)
+    kind = f"{'checked' if 'FAIL_IF' in case.c else 'plain'}{len(case.ranges)}"
+    answers = {}
+    for name, code in codes.items():
+        out = (ctypes.c_long * ROWS)()
+        library[f"answers_{kind}"](ctypes.c_void_p(code.address), given, ctypes.c_long(ROWS), out)
+        answers[name] = list(out)
+    for name, found in answers.items():
+        if found != answers["exprjit"]:
+            row = next(i for i in range(ROWS) if found[i] != answers["exprjit"][i])
+            raise SystemExit(f"{case.name}: {name} and exprjit differ in row {row}")
+    best: dict[str, list[float]] = {name: [float("inf")] * 2 for name in codes}
+    timers = [library[f"{way}_{kind}"] for way in ("throughput", "latency")]
+    for timer in timers:
+        timer.restype = ctypes.c_double
+
+    def run(timer: Callable[..., float], code: Code, loops: int) -> float:
+        n = ctypes.c_long(ROWS)
+        return timer(ctypes.c_void_p(code.address), given, n, ctypes.c_long(loops))
+
+    loops = [max(1, int(LOOP / max(run(timer, codes["exprjit"], 4) / 4, 1))) for timer in timers]
+    for _ in range(rounds):
+        for way, timer in enumerate(timers):
+            for name, code in codes.items():
+                took = run(timer, code, loops[way]) / loops[way] / ROWS
+                best[name][way] = min(best[name][way], took)
+    return {
+        name: Measured(*best[name], len(instructions(code.code)), len(code.code))
+        for name, code in codes.items()
+    }
+
+
+def mean(values: Iterable[float]) -> float:
+    """The geometric mean."""
+    logs = [log(value) for value in values]
+    return exp(sum(logs) / len(logs))
+
+
+Results = list[tuple[Case, dict[str, Measured]]]
+
+
+def report(results: Results, names: Sequence[str]) -> None:
+    """The table: ours in figures, the ratios of ours to each other compiler's."""
+    others = names[1:]
+    head = f"{'':28}{'ns':>7}{'chain':>7}{'ins':>5}{'bytes':>6}"
+    print(
+        head
+        + "".join(
+            f"   {other + ':':7}{'ns':>6}{'chain':>6}{'ins':>6}{'bytes':>6}" for other in others
+        )
+    )
+    kind = ""
+    for case, found in results:
+        if case.kind != kind:
+            kind = case.kind
+            print(kind)
+        ours = found["exprjit"]
+        line = f"  {case.name:26}{ours.throughput:7.2f}{ours.latency:7.2f}"
+        line += f"{ours.instructions:5}{ours.size:6}"
+        for other in others:
+            ratios = [a / b for a, b in zip(ours, found[other], strict=True)]
+            line += f"{'':10}" + "".join(f"{ratio:6.2f}" for ratio in ratios)
+        print(line)
+    for other in others:
+        means = [
+            mean(found["exprjit"][k] / found[other][k] for _, found in results) for k in range(4)
+        ]
+        worst = max(
+            (found["exprjit"][k] / found[other][k], case.name)
+            for case, found in results
+            for k in range(2)
+        )
+        print(
+            f"geometric means, exprjit / {other}: throughput {means[0]:.3f}, latency "
+            f"{means[1]:.3f}, instructions {means[2]:.3f}, bytes {means[3]:.3f}; "
+            f"slowest {worst[0]:.2f} ({worst[1]})"
+        )
+
+
+def main(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(description="Time machine code beside that of C compilers.")
+    parser.add_argument("--rounds", type=int, default=9, help="of which the best counts (9)")
+    parser.add_argument("--only", default="", help="cases whose kind or name contains this")
+    parser.add_argument("--asm", action="store_true", help="print the instructions of each")
+    options = parser.parse_args(argv)
+    found = [name for name in ("gcc", "clang") if shutil.which(name)]
+    if not found:
+        print("gcc is not installed", file=sys.stderr)
+        return 1
+    cases = [case for case in CASES if options.only in case.kind or options.only in case.name]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "loops.so")
+        build(found[0], loops(), path)
+        library = ctypes.CDLL(str(path))
+        compilers = {"exprjit": by_exprjit}
+        compilers |= {name: c_compiler(name, Path(folder)) for name in found}
+        versions = [version(name) for name in found]
+        print(f"{platform.processor() or platform.machine()}; {'; '.join(versions)}")
+        results: Results = []
+        for case in cases:
+            codes = {name: compile_(case) for name, compile_ in compilers.items()}
+            results.append((case, measure(case, codes, library, options.rounds)))
+            if options.asm:
+                for name, code in codes.items():
+                    print(f"{case.name}, {name}:")
+                    print("".join(f"    {text}\n" for text in instructions(code.code)))
+    report(results, list(compilers))
+    return 0
+
+
+@cache
+def version(command: str) -> str:
+    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
+    return done.stdout.partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
