@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 
 from .errors import ExprError, ExprLimitError, ExprValueError
 from .formula import Formula
-from .ir.build import build
 from .ir.graph import Graph, GraphTooLarge
+from .ir.reductions import build_reduced
 from .runtime import cpu, memory, stubs
 from .x86 import kernels, vectorcall
 from .x86.scalar import native
@@ -93,7 +93,7 @@ def to_graph(formula: Formula, features: Features, fired: list[str] | None = Non
     """
     most = formula.limits.graph
     try:
-        return build(formula.program(), formula.overflow, native(features), fired, most)
+        return build_reduced(formula.program(), formula.overflow, native(features), fired, most)
     except GraphTooLarge as error:
         raise Unavailable(str(error)) from None
 

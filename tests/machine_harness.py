@@ -12,8 +12,8 @@ import pytest
 from graph_evaluator import interpreted
 
 from exprjit.formula import Formula
-from exprjit.ir.build import build
 from exprjit.ir.graph import Graph
+from exprjit.ir.reductions import build_reduced
 from exprjit.language.operators import OPERATORS
 from exprjit.runtime import cpu, memory
 from exprjit.tools import samples
@@ -46,7 +46,7 @@ def checked_type(count: int) -> Any:
 
 
 def graph_of(formula: Formula, features: frozenset[str] = FEATURES) -> Graph:
-    return build(formula.program(), formula.overflow, scalar.native(features))
+    return build_reduced(formula.program(), formula.overflow, scalar.native(features))
 
 
 class Compiled:

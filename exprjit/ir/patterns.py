@@ -28,9 +28,10 @@ class Pattern:
 
     op: the operator's name; "any", "boolean", "constant" for variables; "literal".
     name: a variable's.  value: a literal's number, which may depend on the width.
+    meaning: the operator's, where it is none of the table, but a function of constants.
     """
 
-    __slots__ = ("args", "name", "op", "value")
+    __slots__ = ("args", "meaning", "name", "op", "value")
 
     def __init__(
         self,
@@ -38,11 +39,13 @@ class Pattern:
         args: tuple[Pattern, ...] = (),
         name: str = "",
         value: Callable[[Width], int] | None = None,
+        meaning: Callable[..., int] | None = None,
     ) -> None:
         self.op = op
         self.args = args
         self.name = name
         self.value = value
+        self.meaning = meaning
 
     def __add__(self, other: Any) -> Pattern:
         return apply("add", self, other)
@@ -113,6 +116,17 @@ def apply(op: str, *operands: Any) -> Pattern:
 def function(name: str) -> Callable[..., Pattern]:
     """What makes patterns of the operator called `name`."""
     return lambda *operands: apply(name, *operands)
+
+
+def computed(meaning: Callable[..., int]) -> Callable[..., Pattern]:
+    """What makes patterns of a function of the width and of constants."""
+    name = meaning.__name__
+    return lambda *operands: Pattern(name, tuple(map(pattern, operands)), meaning=meaning)
+
+
+def meaning(side: Pattern) -> Callable[..., int]:
+    """What a pattern's operator computes from numbers, the width first, before wrapping."""
+    return OPERATORS[side.op].meaning if side.meaning is None else side.meaning
 
 
 MIN: Final = Pattern("literal", value=lambda width: width.min)
@@ -224,9 +238,9 @@ def _number(side: Pattern, places: dict[str, int]) -> Callable[[list[Node]], int
     if side.value is not None:
         number = side.value(LONG)
         return lambda nodes: number
-    row = OPERATORS[side.op]
+    compute = meaning(side)
     parts = [_number(arg, places) for arg in side.args]
-    return lambda nodes: row(*[part(nodes) for part in parts])
+    return lambda nodes: LONG.wrap(compute(LONG, *[part(nodes) for part in parts]))
 
 
 def _node(side: Pattern, places: dict[str, int]) -> Callable[[Graph, list[Node]], Node]:

@@ -16,7 +16,20 @@ from __future__ import annotations
 from typing import Any, Final
 
 from ..language.operators import OPERATORS
-from .patterns import BITS, COUNT, MAX, MIN, Pattern, Rule, Rules, apply, function, pattern
+from . import reciprocals
+from .patterns import (
+    BITS,
+    COUNT,
+    MAX,
+    MIN,
+    Pattern,
+    Rule,
+    Rules,
+    apply,
+    computed,
+    function,
+    pattern,
+)
 
 RULES: Final[list[Rule]] = []
 
@@ -174,6 +187,38 @@ rule("ne-with-bits-set", ne(x | c, d), 1, ne(c & ~d, 0))
 rule("ugt-masked", ugt(x & c, d), 0, ule(c, d))
 rule("lt-zero-masked", lt(x & c, 0), 0, ge(c, 0))
 rule("lt-zero-shifted", lt(shr(x, c), 0), 0, ne(c & COUNT, 0))
+
+# Multiples of an odd number are the products of its inverse with few numbers; they stand here and
+# not where divisions are reduced (reductions.py), since that comes to the remainder first.
+_inverse, _multiples, _below, _unsigned_multiples = (
+    computed(meaning)(c)
+    for meaning in (
+        reciprocals.inverse,
+        reciprocals.multiples,
+        reciprocals.multiples_below,
+        reciprocals.unsigned_multiples,
+    )
+)
+for _name, _few in ("eq", ule), ("ne", ugt):
+    for _op in ("rem", "floormod"):
+        rule(
+            f"{_name}-multiple-by-{_op}",
+            apply(_name, apply(_op, x, c), 0),
+            _few(rotr(x * _inverse + _below, exponent), _multiples),
+            gt(c, 2) & ne(power_of_two, 1),
+        )
+        rule(
+            f"{_name}-multiple-of-power-by-{_op}",
+            apply(_name, apply(_op, x, c), 0),
+            apply(_name, x & (c + -1), 0),
+            power_of_two,
+        )
+    rule(
+        f"{_name}-unsigned-multiple",
+        apply(_name, umod(x, c), 0),
+        _few(rotr(x * _inverse, exponent), _unsigned_multiples),
+        ugt(c, 2) & ne(power_of_two, 1),
+    )
 
 # Choices. ----------------------------------------------------------------------------------
 rule("select-same", select(x, y, y), y)

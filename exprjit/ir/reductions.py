@@ -1,0 +1,186 @@
+"""Strength reduction: rules for the machine, used when the graph is otherwise finished.
+
+Divisions by constants stay as they are until then, so that the algebra of rules.py knows them;
+then they become multiplications and shifts.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from ..language.ast import Program
+from . import reciprocals
+from .build import build
+from .graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
+from .patterns import BITS, COUNT, MIN, Pattern, Rule, Rules, computed, function, pattern
+from .rules import (
+    RULES,
+    c,
+    div,
+    eq,
+    exponent,
+    floordiv,
+    floormod,
+    gt,
+    lt,
+    ne,
+    power_of_two,
+    rem,
+    sar,
+    select,
+    shr,
+    udiv,
+    uge,
+    umod,
+    x,
+)
+
+REDUCTIONS: Final[list[Rule]] = []
+
+
+def rule(name: str, left: Pattern, right: Any, when: Pattern) -> None:
+    REDUCTIONS.append(Rule(name, left, pattern(right), when, wrap_only=False))
+
+
+mulhi, umulhi = map(function, ("mulhi", "umulhi"))
+
+signed_magic = computed(reciprocals.signed_magic)(c)
+signed_shift = computed(reciprocals.signed_shift)(c)
+natural_magic = computed(reciprocals.natural_magic)(c)
+natural_shift = computed(reciprocals.natural_shift)(c)
+unsigned_magic = computed(reciprocals.unsigned_magic)(c)
+unsigned_shift = computed(reciprocals.unsigned_shift)(c)
+unsigned_fits = computed(reciprocals.unsigned_fits)(c)
+halved_magic = computed(reciprocals.halved_magic)(c)
+halved_shift = computed(reciprocals.halved_shift)(c)
+
+ordinary = gt(c, 2) & ne(power_of_two, 1)
+sign = sar(x, COUNT)
+
+# Quotients toward zero. --------------------------------------------------------------------
+rule("div-by-least", div(x, c), eq(x, MIN), eq(c, MIN))
+rule("div-by-negative", div(x, c), -div(x, -c), lt(c, 0) & ne(c, MIN))
+rule("div-by-two", div(x, c), sar(x + shr(x, COUNT), 1), eq(c, 2))
+rule(
+    "div-by-power-of-two",
+    div(x, c),
+    sar(select(lt(x, 0), x + (c + -1), x), exponent),
+    power_of_two & gt(c, 2),
+)
+rule(
+    "div-by-magic",
+    div(x, c),
+    sar(mulhi(x, signed_magic), signed_shift) - sign,
+    ordinary & gt(signed_magic, 0),
+)
+rule(
+    "div-by-large-magic",
+    div(x, c),
+    sar(mulhi(x, signed_magic) + x, signed_shift) - sign,
+    ordinary & lt(signed_magic, 0),
+)
+rule("rem-by-least", rem(x, c), select(eq(x, MIN), 0, x), eq(c, MIN))
+rule("rem-by-negative", rem(x, c), rem(x, -c), lt(c, 0) & ne(c, MIN))
+_bias = shr(sign, BITS - exponent)
+rule(
+    "rem-by-power-of-two",
+    rem(x, c),
+    ((x + _bias) & (c + -1)) - _bias,
+    power_of_two & gt(c, 1),
+)
+rule("rem-by-magic", rem(x, c), x - div(x, c) * c, ordinary)
+
+# Quotients toward minus infinity: of x or, if that is negative, of ~x, which is then ~. --------
+rule(
+    "floordiv-by-magic",
+    floordiv(x, c),
+    shr(umulhi(x ^ sign, natural_magic), natural_shift) ^ sign,
+    ordinary,
+)
+rule("floormod-by-magic", floormod(x, c), x - floordiv(x, c) * c, ordinary)
+
+# Unsigned quotients. -----------------------------------------------------------------------
+rule("udiv-by-large", udiv(x, c), uge(x, c), lt(c, 0))
+rule(
+    "udiv-by-magic",
+    udiv(x, c),
+    shr(umulhi(x, unsigned_magic), unsigned_shift),
+    ordinary & unsigned_fits,
+)
+rule(
+    "udiv-by-even",
+    udiv(x, c),
+    shr(umulhi(shr(x, exponent), halved_magic), halved_shift),
+    ordinary & eq(c & 1, 0),
+)
+_high = umulhi(x, unsigned_magic)
+rule(
+    "udiv-by-large-magic",
+    udiv(x, c),
+    shr(shr(x - _high, 1) + _high, unsigned_shift + -1),
+    ordinary & eq(unsigned_fits, 0),
+)
+rule("umod-by-large", umod(x, c), select(uge(x, c), x - c, x), lt(c, 0))
+rule("umod-by-magic", umod(x, c), x - udiv(x, c) * c, ordinary)
+
+BY_MODE: Final = {mode: Rules([*REDUCTIONS, *RULES], mode) for mode in ("wrap", "raise")}
+
+#: What is not expanded before, for there are rules for it.
+FLOORING: Final = frozenset(("floordiv", "floormod"))
+_REDUCED: Final = FLOORING | {"div", "rem", "udiv", "umod"}
+
+
+def _is_reduced(node: Node) -> bool:
+    return node.op in _REDUCED and (node.args[1].op is CONST or node.op in FLOORING)
+
+
+def build_reduced(
+    program: Program,
+    overflow: str,
+    native: frozenset[str] = frozenset(),
+    fired: list[str] | None = None,
+    most: int = 1 << 62,
+) -> Graph:
+    """The graph that code is made of: `build` with the same arguments, and then `reduce`."""
+    graph = build(program, overflow, native | FLOORING, fired, most)
+    return reduce(graph, overflow, native)
+
+
+def reduce(graph: Graph, overflow: str, native: frozenset[str]) -> Graph:
+    """The graph with cheaper operators where there are such, and all expansions made.
+
+    native: operators to keep although the table has an expansion for them.  Raises
+    GraphTooLarge.
+    """
+    if not any(map(_is_reduced, graph.nodes)):
+        return graph
+    new = Graph(graph.params, native, BY_MODE[overflow], graph.most)
+    new.fired = graph.fired
+    made: dict[Node, Node] = {}
+    bails = deque(graph.bails)
+
+    def bail_before(index: int) -> None:
+        while bails and bails[0].position <= index:
+            bail = bails.popleft()
+            new.span = bail.span
+            new.bail(made[bail.condition])
+
+    for node in graph.live():
+        bail_before(node.index)
+        new.span = node.span
+        args = tuple(made[arg] for arg in node.args)
+        if node.op is CONST:
+            made[node] = new.const(node.value)
+        elif node.op is PARAM:
+            made[node] = new.param(node.value)
+        elif node.op is CALL:
+            made[node] = new.call(*graph.externs[node.value], args, None)
+        elif node.op is CALL_IF:
+            made[node] = new.call(*graph.externs[node.value], args[1:], args[0])
+        else:
+            made[node] = new.make(node.op, *args)
+    bail_before(len(graph.nodes))
+    new.span = graph.span
+    new.result = made[graph.result]
+    return new
