@@ -120,6 +120,22 @@ for _shift in ("shl", "sar", "shr"):
     rule(f"{_shift}-twice", apply(_shift, apply(_shift, x, c), d), apply(_shift, x, c + d), in_all)
 rule("rotl-twice", rotl(rotl(x, c), d), rotl(x, c + d))
 rule("rotr-constant", rotr(x, c), rotl(x, BITS - c))
+for _shift in ("shl", "sar", "shr", "rotl", "rotr"):
+    rule(
+        f"{_shift}-count-from-bits",
+        apply(_shift, x, BITS - y),
+        apply(_shift, x, -y),
+        wrap_only=not _shift.startswith("rot"),
+    )
+for _op in ("bitor", "bitxor", "add"):
+    rule(
+        f"rotate-by-{_op}",
+        apply(_op, x << c, shr(x, d)),
+        rotl(x, c),
+        eq((c & COUNT) + (d & COUNT), BITS),
+    )
+rule("rotl-by-bitor", (x << y) | shr(x, -y), rotl(x, y))
+rule("rotr-by-bitor", shr(x, y) | (x << -y), rotr(x, y))
 # The mask has to be one that fits an instruction: up to half of the bits.
 rule("shl-shr", shr(x << c, c), x & shr(-1, c), uge(c + c, BITS) & ult(c, BITS))
 rule("sign-of-complement", shr(~x, COUNT), ge(x, 0))

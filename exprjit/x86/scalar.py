@@ -204,6 +204,11 @@ def _add(s: Selector, node: Node, register: int) -> None:
             address = Mem(s.register(base), s.register(index), scale)
         s.emit("lea_rm", register, address)
         return
+    offset = immediate(right)
+    if offset is not None:
+        # As short as an addition, and the operand may live on.
+        s.emit("lea_rm", register, Mem(s.register(left), disp=offset))
+        return
     arithmetic(s, "add", node, register)
 
 
@@ -261,16 +266,37 @@ def _bitand(s: Selector, node: Node, register: int) -> None:
         s.emit(_MASKS[right.value], register, s.register(left))
         return
     if "bmi1" in s.features:
-        for inverted, other in ((left, right), (right, left)):
-            if inverted.op == "bitnot" and not s.wanted(inverted):
-                source = s.register(inverted.args[0])
-                s.emit("andn_rrr", register, source, s.register(other))
+        for inner, other in ((left, right), (right, left)):
+            if s.wanted(inner):
+                continue
+            if inner.op == "bitnot":
+                s.emit("andn_rrr", register, s.register(inner.args[0]), s.register(other))
+                return
+            if inner.op == "neg" and inner.args[0] is other:
+                s.emit("blsi_rr", register, s.register(other))
+                return
+            if _is_one_less(inner, other):
+                s.emit("blsr_rr", register, s.register(other))
                 return
     arithmetic(s, "bitand", node, register)
 
 
-def _bitwise(s: Selector, node: Node, register: int) -> None:
-    arithmetic(s, node.op, node, register)
+def _is_one_less(node: Node, other: Node) -> bool:
+    """Whether `node` is `other` - 1."""
+    return node.op == "add" and node.args[0] is other and immediate(node.args[1]) == -1
+
+
+def _bitxor(s: Selector, node: Node, register: int) -> None:
+    if "bmi1" in s.features:
+        for inner, other in (node.args, node.args[::-1]):
+            if not s.wanted(inner) and _is_one_less(inner, other):
+                s.emit("blsmsk_rr", register, s.register(other))
+                return
+    arithmetic(s, "bitxor", node, register)
+
+
+def _bitor(s: Selector, node: Node, register: int) -> None:
+    arithmetic(s, "bitor", node, register)
 
 
 def _shift(mnemonic: str, bmi2: str | None) -> Lowering:
@@ -310,8 +336,8 @@ def _ctz(s: Selector, node: Node, register: int) -> None:
 
 LOWERINGS.update(
     bitand=_bitand,
-    bitor=_bitwise,
-    bitxor=_bitwise,
+    bitor=_bitor,
+    bitxor=_bitxor,
     shl=_shift("shl", "shlx_rrr"),
     sar=_shift("sar", "sarx_rrr"),
     shr=_shift("shr", "shrx_rrr"),
@@ -327,6 +353,9 @@ LOWERINGS.update(
 def _high_half(mnemonic: str) -> Lowering:
     def lower(s: Selector, node: Node, register: int) -> None:
         left, right = map(s.register, node.args)
+        if node.args[1].op is CONST:
+            # A constant is made where it is wanted.
+            left, right = right, left
         s.emit(mnemonic, right, reads=(left,), writes=(None, register))
 
     return lower
