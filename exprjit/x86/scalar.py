@@ -34,6 +34,8 @@ _AGAINST_ZERO: Final = {**_CONDITIONS, "lt": CC["s"], "ge": CC["ns"]}
 _UNSIGNED: Final = frozenset(("ult", "ule", "ugt", "uge"))
 
 LOWERINGS: dict[str, Lowering] = {}
+#: What is different for booleans of which only the low byte is asked for.
+BYTES: dict[str, Lowering] = {}
 
 
 def immediate(node: Node) -> int | None:
@@ -62,8 +64,7 @@ def flags(s: Selector, node: Node) -> int:
     if node.op == "bitand" and not s.wanted(node):
         _test(s, *node.args)
     else:
-        register = s.register(node)
-        s.emit("test_rr", register, register, flags=True)
+        _test(s, node, node)
     return CC["ne"]
 
 
@@ -73,8 +74,7 @@ def _compare(s: Selector, node: Node) -> int:
         if left.op == "bitand" and not s.wanted(left):
             _test(s, *left.args)
         else:
-            register = s.register(left)
-            s.emit("test_rr", register, register, flags=True)
+            _test(s, left, left)
         return _AGAINST_ZERO[node.op]
     number = immediate(right)
     if number is not None:
@@ -86,7 +86,9 @@ def _compare(s: Selector, node: Node) -> int:
 
 def _test(s: Selector, left: Node, right: Node) -> None:
     number = immediate(right)
-    if number is not None:
+    if left.boolean and right.boolean:
+        s.emit("test8_rr", s.byte(left), s.byte(right), flags=True)
+    elif number is not None:
         s.emit("test_ri", s.register(left), number, flags=True)
     else:
         s.emit("test_rr", s.register(left), s.register(right), flags=True)
@@ -108,14 +110,32 @@ def truth(s: Selector, node: Node, register: int) -> None:
             s.emit("not_r", inverted, tied=source)
             source = inverted
         s.emit("shr_ri", register, 63, tied=source)
-        return
-    byte = s.new()
-    s.emit("setcc_r", flags(s, node), byte)
-    s.emit("movzx8_rr", register, byte)
+    elif _is_not(node):
+        s.emit("xor_ri", register, 1, tied=s.register(node.args[0]))
+    else:
+        byte = s.new()
+        s.emit("setcc_r", flags(s, node), byte)
+        s.emit("movzx8_rr", register, byte)
 
 
-LOWERINGS.update(dict.fromkeys(_CONDITIONS, truth))
-LOWERINGS.update(dict.fromkeys(("add_overflows", "sub_overflows", "mul_overflows"), truth))
+def _is_not(node: Node) -> bool:
+    """Whether a condition is the negation of a boolean."""
+    return node.op == "eq" and node.args[0].boolean and immediate(node.args[1]) == 0
+
+
+def truth_byte(s: Selector, node: Node, register: int) -> None:
+    """A condition as a byte that is 0 or 1."""
+    if _is_not(node):
+        s.emit("xor32_ri", register, 1, tied=s.byte(node.args[0]))
+    elif node.op in ("lt", "ge") and immediate(node.args[1]) == 0:
+        truth(s, node, register)
+    else:
+        s.emit("setcc_r", flags(s, node), register)
+
+
+_TRUTHS: Final = (*_CONDITIONS, "add_overflows", "sub_overflows", "mul_overflows")
+LOWERINGS.update(dict.fromkeys(_TRUTHS, truth))
+BYTES.update(dict.fromkeys(_TRUTHS, truth_byte))
 
 
 def _select(s: Selector, node: Node, register: int) -> None:
@@ -260,7 +280,27 @@ LOWERINGS.update(
 _MASKS: Final = {0xFF: "movzx8_rr", 0xFFFF: "movzx16_rr", 0xFFFF_FFFF: "mov32_rr"}
 
 
+def _bitwise_byte(s: Selector, node: Node, register: int) -> None:
+    left, right = node.args
+    s.emit(f"{_TWO_ADDRESS[node.op]}32_rr", register, s.byte(right), tied=s.byte(left))
+
+
+def _of_bytes(s: Selector, node: Node, register: int) -> bool:
+    """Combine booleans as bytes, unless somebody asked for all of both."""
+    if not node.boolean or all(map(s.wanted, node.args)):
+        return False
+    byte = s.new()
+    _bitwise_byte(s, node, byte)
+    s.emit("movzx8_rr", register, byte)
+    return True
+
+
+BYTES.update(dict.fromkeys(("bitand", "bitor", "bitxor"), _bitwise_byte))
+
+
 def _bitand(s: Selector, node: Node, register: int) -> None:
+    if _of_bytes(s, node, register):
+        return
     left, right = node.args
     if right.op is CONST and right.value in _MASKS:
         s.emit(_MASKS[right.value], register, s.register(left))
@@ -287,6 +327,8 @@ def _is_one_less(node: Node, other: Node) -> bool:
 
 
 def _bitxor(s: Selector, node: Node, register: int) -> None:
+    if _of_bytes(s, node, register):
+        return
     if "bmi1" in s.features:
         for inner, other in (node.args, node.args[::-1]):
             if not s.wanted(inner) and _is_one_less(inner, other):
@@ -296,7 +338,8 @@ def _bitxor(s: Selector, node: Node, register: int) -> None:
 
 
 def _bitor(s: Selector, node: Node, register: int) -> None:
-    arithmetic(s, "bitor", node, register)
+    if not _of_bytes(s, node, register):
+        arithmetic(s, "bitor", node, register)
 
 
 def _shift(mnemonic: str, bmi2: str | None) -> Lowering:
@@ -446,7 +489,7 @@ LOWERINGS.update({CALL: _call, CALL_IF: _call})
 
 assert all(row.expansion or name in LOWERINGS for name, row in OPERATORS.items())
 
-SCALAR: Final = Domain(LOWERINGS, bail, constant)
+SCALAR: Final = Domain(LOWERINGS, LOWERINGS | BYTES, bail, constant)
 
 
 def native(features: frozenset[str]) -> frozenset[str]:

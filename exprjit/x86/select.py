@@ -26,11 +26,13 @@ class Domain(NamedTuple):
     """How nodes become instructions.
 
     lowerings: by operator name; each emits code that leaves the node in a given register.
+    bytes: the same for booleans of which only the low byte is asked for.
     bail: emits code that leaves the block if a condition is not 0.
     constant: emits code that puts a number in a register.
     """
 
     lowerings: dict[str, Lowering]
+    bytes: dict[str, Lowering]
     bail: Callable[[Selector, Node], None]
     constant: Callable[[Selector, int, int], None]
 
@@ -49,6 +51,8 @@ class Selector:
         self.live = frozenset(nodes)
         #: The register of each node that somebody asked for.
         self.registers: dict[Node, int] = {}
+        #: The registers of booleans of which only the low byte was asked for.
+        self.bytes: dict[Node, int] = {}
         #: Where conditions were checked: before the nodes from this index on.
         self.checked = {bail.condition: bail.position for bail in graph.bails}
         #: Nodes whose overflow flag leaves the block, with the source range of the check.
@@ -72,7 +76,16 @@ class Selector:
         """The register that will hold `node`."""
         register = self.registers.get(node)
         if register is None:
-            register = self.registers[node] = self.new()
+            # Whoever asked for the low byte of it gets that with the rest.
+            register = self.bytes.pop(node, None) or self.new()
+            self.registers[node] = register
+        return register
+
+    def byte(self, node: Node) -> int:
+        """The register whose low byte will hold `node`, a boolean; the rest is anything."""
+        register = self.registers.get(node) or self.bytes.get(node)
+        if register is None:
+            register = self.bytes[node] = self.new()
         return register
 
     def wanted(self, node: Node) -> bool:
@@ -120,11 +133,10 @@ class Selector:
                 self._bail(bails.pop())
                 close()
             if node in self.registers and node.op is not PARAM:
-                self.tag = node.span
-                if node.op is CONST:
-                    self.domain.constant(self, node.value, self.registers[node])
-                else:
-                    self.domain.lowerings[node.op](self, node, self.registers[node])
+                self._lower(node, self.registers[node], self.domain.lowerings)
+                close()
+            elif node in self.bytes:
+                self._lower(node, self.bytes[node], self.domain.bytes)
                 close()
         while bails:
             self._bail(bails.pop())
@@ -135,6 +147,13 @@ class Selector:
         }
         calls = bool(graph.externs)
         return Block(code, dict(sorted(params.items())), self.leave, bool(graph.bails), calls)
+
+    def _lower(self, node: Node, register: int, lowerings: dict[str, Lowering]) -> None:
+        self.tag = node.span
+        if node.op is CONST:
+            self.domain.constant(self, node.value, register)
+        else:
+            lowerings[node.op](self, node, register)
 
     def _bail(self, bail: Bail) -> None:
         self.tag = bail.span
