@@ -57,6 +57,42 @@ def test_quotient_and_remainder_are_one_division(source: str) -> None:
     assert len([key for key in keys(source) if key in ("idiv_r", "div_r")]) == 1
 
 
+@pytest.mark.parametrize(
+    "source",
+    ["x / 7", "x % -10", "x // 3600", "x %% -7", "udiv(x, 10)", "umod(x, 641)", "x %% 6 == 0"],
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_constant_divides_by_multiplication(source: str, mode: str) -> None:
+    found = set(keys(source, mode))
+    assert not {"idiv_r", "div_r"} & found
+    assert {"imul_r", "mul_r", "imul_rr"} & found
+
+
+@pytest.mark.parametrize(
+    "source", ["mulhi(x, y) ^ x * y", "x * y ^ mulhi(x, y)", "x * y - umulhi(x, y)"]
+)
+def test_both_halves_are_one_product(source: str) -> None:
+    products = [key for key in keys(source) if key.startswith(("imul", "mul"))]
+    assert len(products) == 1
+    # What checks for overflow is a product of its own.
+    assert len([key for key in keys(source, "raise") if key.startswith(("imul", "mul"))]) == 2
+
+
+def test_conditions_are_bytes_until_the_end() -> None:
+    found = keys("x > 5 and y < 100 and (z & 3) == 0 or x == y and w != 7")
+    assert found.count("movzx8_rr") == 1
+    assert "movzx8_rr" not in keys("x < y and y < z ? x : z")
+
+
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [("x & -x", "blsi_rr"), ("x & x - 1", "blsr_rr"), ("x - 1 ^ x", "blsmsk_rr")],
+)
+def test_single_bits_have_instructions(source: str, key: str) -> None:
+    assert key in keys(source, features=frozenset(("bmi1",)))
+    assert key not in keys(source, features=frozenset())
+
+
 #: Instructions of the whole checked function, with its return; no more than today.
 MOST = {
     "7": 5,

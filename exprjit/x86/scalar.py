@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..ir.graph import CALL, CALL_IF, CONST, Node
+from ..ir.graph import CONST, Node
 from ..language.operators import OPERATORS
-from . import macros
-from .block import FIRST_VIRTUAL, Macro
-from .registers import CC, RAX, Mem
+from .fixed import HIGH_HALVES, left_to, multiply
+from .fixed import LOWERINGS as FIXED
+from .registers import CC, Mem
 from .select import Domain, Lowering, Selector
 
 #: The condition codes of comparisons after `cmp a, b`.
@@ -240,11 +240,15 @@ def _sub(s: Selector, node: Node, register: int) -> None:
 def _mul(s: Selector, node: Node, register: int) -> None:
     if _checked(s, node, register):
         return
+    if node in s.partners:
+        op, high = s.partners[node]
+        multiply(s, op, node, register, high)
+        return
     factor = immediate(node.args[1])
     if factor in (3, 5, 9):
         source = s.register(node.args[0])
         s.emit("lea_rm", register, Mem(source, source, factor - 1))
-    else:
+    elif not any(left_to(s, s.find(op, *node.args), node, register) for op in HIGH_HALVES):
         arithmetic(s, "mul", node, register)
 
 
@@ -390,102 +394,7 @@ LOWERINGS.update(
     ctz=_ctz,
 )
 
-# What has fixed registers. -----------------------------------------------------------------
-
-
-def _high_half(mnemonic: str) -> Lowering:
-    def lower(s: Selector, node: Node, register: int) -> None:
-        left, right = map(s.register, node.args)
-        if node.args[1].op is CONST:
-            # A constant is made where it is wanted.
-            left, right = right, left
-        s.emit(mnemonic, right, reads=(left,), writes=(None, register))
-
-    return lower
-
-
-def _never_zero(s: Selector, node: Node, divisor: Node) -> bool:
-    """Whether the block was left before `node` if `divisor` is 0, which it may never be."""
-    check = s.graph.find("eq", divisor, s.graph.const(0))
-    if check is None:
-        return False
-    if check.op is CONST:
-        return check.value == 0
-    return s.checked.get(check, node.index + 1) <= node.index
-
-
-_PARTNERS: Final = {"div": "rem", "rem": "div", "udiv": "umod", "umod": "udiv"}
-
-
-def _divide(s: Selector, node: Node, register: int) -> None:
-    left, right = node.args
-    partner = s.find(_PARTNERS[node.op], left, right)
-    if partner is not None and partner.index < node.index:
-        # One division gives both: it is done where the first of the two stands.
-        s.register(partner)
-        s.partners[partner] = register
-        return
-    if node.op in ("div", "rem"):
-        if right.op is CONST and right.value not in (0, -1):
-            macro = macros.IDIV_SAFE
-        else:
-            macro = macros.IDIV_NONZERO if _never_zero(s, node, right) else macros.IDIV
-    else:
-        macro = macros.DIV_SAFE if _never_zero(s, node, right) else macros.DIV
-    both = register, s.partners.get(node)
-    writes = both if node.op in ("div", "udiv") else both[::-1]
-    s.emit(macro, s.register(right), reads=(s.register(left),), writes=writes)
-
-
-def _fixed(macro: Macro) -> Lowering:
-    def lower(s: Selector, node: Node, register: int) -> None:
-        reads = tuple(map(s.register, node.args))
-        writes = tuple(register if fixed == RAX else None for fixed in macro.writes)
-        s.emit(macro, reads=reads, writes=writes)
-
-    return lower
-
-
-def _three_operand(mnemonic: str, fallback: Macro) -> Lowering:
-    otherwise = _fixed(fallback)
-
-    def lower(s: Selector, node: Node, register: int) -> None:
-        if "bmi2" in s.features:
-            s.emit(mnemonic, register, s.register(node.args[0]), s.register(node.args[1]))
-        else:
-            otherwise(s, node, register)
-
-    return lower
-
-
-LOWERINGS.update(
-    mulhi=_high_half("imul_r"),
-    umulhi=_high_half("mul_r"),
-    div=_divide,
-    rem=_divide,
-    udiv=_divide,
-    umod=_divide,
-    pow=_fixed(macros.POW),
-    pow_overflows=_fixed(macros.POW_OVERFLOWS),
-    gcd=_fixed(macros.GCD),
-    isqrt=_fixed(macros.ISQRT),
-    pdep=_three_operand("pdep_rrr", macros.PDEP),
-    pext=_three_operand("pext_rrr", macros.PEXT),
-)
-
-# C functions. ------------------------------------------------------------------------------
-
-
-def _call(s: Selector, node: Node, register: int) -> None:
-    _, extern = s.graph.externs[node.value]
-    log = s.log if node in s.logged else None
-    macro = macros.call(extern.address, len(extern.casts), node.op is CALL_IF, log)
-    operands = () if log is None or log.base < FIRST_VIRTUAL else (log.base,)
-    writes = (register, *[None] * (len(macro.writes) - 1))
-    s.emit(macro, *operands, reads=tuple(map(s.register, node.args)), writes=writes)
-
-
-LOWERINGS.update({CALL: _call, CALL_IF: _call})
+LOWERINGS.update(FIXED)
 
 assert all(row.expansion or name in LOWERINGS for name, row in OPERATORS.items())
 

@@ -57,8 +57,8 @@ class Selector:
         self.checked = {bail.condition: bail.position for bail in graph.bails}
         #: Nodes whose overflow flag leaves the block, with the source range of the check.
         self.trapping: dict[Node, Any] = {}
-        #: The registers of nodes that another node's instruction writes as well.
-        self.partners: dict[Node, int] = {}
+        #: By the node whose instruction computes both: the operator and the register of another.
+        self.partners: dict[Node, tuple[str, int]] = {}
         #: Where the results of these calls are written down for the interpreter.
         self.log: Log | None = None
         self.logged: Collection[Node] = ()
