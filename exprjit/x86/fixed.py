@@ -64,10 +64,7 @@ def _divide(s: Selector, node: Node, register: int) -> None:
     if left_to(s, s.find(_PARTNERS[node.op], left, right), node, register):
         return
     if node.op in ("div", "rem"):
-        if right.op is CONST and right.value not in (0, -1):
-            macro = macros.IDIV_SAFE
-        else:
-            macro = macros.IDIV_NONZERO if _never_zero(s, node, right) else macros.IDIV
+        macro = macros.IDIV_NONZERO if _never_zero(s, node, right) else macros.IDIV
     else:
         macro = macros.DIV_SAFE if _never_zero(s, node, right) else macros.DIV
     _, other = s.partners.get(node, ("", None))

@@ -58,10 +58,6 @@ def _expand_idiv_nonzero(divisor: int) -> Lines:
     ]
 
 
-def _expand_idiv_safe(divisor: int) -> Lines:
-    return [line("cqo"), line("idiv_r", divisor)], []
-
-
 def _expand_div(divisor: int) -> Lines:
     zero, done = Label("zero divisor"), Label()
     return [
@@ -254,7 +250,6 @@ def _expand_pext() -> Lines:
 #: "safe" for one that is not -1 either.
 IDIV = Macro("idiv", _expand_idiv, ("r",), (RAX,), (RAX, RDX))
 IDIV_NONZERO = Macro("idiv nonzero", _expand_idiv_nonzero, ("r",), (RAX,), (RAX, RDX))
-IDIV_SAFE = Macro("idiv safe", _expand_idiv_safe, ("r",), (RAX,), (RAX, RDX))
 DIV = Macro("div", _expand_div, ("r",), (RAX,), (RAX, RDX))
 DIV_SAFE = Macro("div safe", _expand_div_safe, ("r",), (RAX,), (RAX, RDX))
 
