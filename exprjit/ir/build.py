@@ -154,12 +154,10 @@ class _Builder:
                 condition = graph.make("bitand", self.guard, condition)
             graph.bail(condition)
         if operator.variadic:
-            value = args[0]
-            for arg in args[1:]:
-                value = graph.make(operator.name, value, arg)
-        else:
-            value = graph.make(operator.name, *args)
-        values.append(value)
+            # In pairs, and pairs of those: the way from each operand is short.
+            while len(args) > 2:
+                args.append(graph.make(operator.name, args.pop(0), args.pop(0)))
+        values.append(graph.make(operator.name, *args))
 
     def call(self, node: Call) -> None:
         self.work.append(_Enter(node))

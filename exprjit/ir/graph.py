@@ -1,8 +1,9 @@
 """The graph: what a formula computes, as pure and total nodes, each made once.
 
-`make` is the only way to a node.  It folds constants, puts them on the right, applies the
-algebra (of the operator table first, then of rules.py) and finds the node if it already
-exists, so a graph is simplified as it is built and common sub-expressions are one node.
+`make` is the only way to a node.  It folds constants and what can have but one value (facts.py),
+puts constants on the right, applies the algebra (of the operator table first, then of rules.py) and
+finds the node if it already exists, so a graph is simplified as it is built and common
+sub-expressions are one node.
 
 Calls of C functions are nodes too; those that may have effects stay in source order, one node
 a call, whether or not their results are used.
@@ -18,7 +19,8 @@ from collections import deque
 from typing import Any, Final
 
 from ..language.externs import Extern
-from ..language.operators import BOOLEANS, OPERATORS, Operator
+from ..language.operators import LONG, OPERATORS, Operator
+from .facts import ANYTHING, TRANSFERS, Facts, exactly
 from .patterns import Rules
 
 CONST: Final = "const"
@@ -26,9 +28,6 @@ PARAM: Final = "param"
 #: A call of a C function, and one that happens only where the first operand, a boolean, is 1.
 CALL: Final = "call"
 CALL_IF: Final = "call_if"
-
-#: Bitwise operators give 0 or 1 where both operands are 0 or 1.
-_BITWISE: Final = frozenset(("bitand", "bitor", "bitxor"))
 
 #: An operator's name and its operands: a node that is yet to be found or made.
 Form = tuple[Any, ...]
@@ -39,11 +38,11 @@ class Node:
 
     op: the operator's name, or CONST, PARAM, CALL or CALL_IF.  args: the operands.  value: a
     constant's number, a parameter's position, or which of the graph's externs is called.
-    index: position in the graph; operands come first.  boolean: the value is 0 or 1.
+    index: position in the graph; operands come first.  facts: what is known of the value.
     span: the source range that the node came from.
     """
 
-    __slots__ = ("args", "boolean", "index", "op", "span", "value")
+    __slots__ = ("args", "facts", "index", "op", "span", "value")
 
     def __init__(
         self,
@@ -51,15 +50,20 @@ class Node:
         args: tuple[Node, ...],
         value: int,
         index: int,
-        boolean: bool,
+        facts: Facts,
         span: tuple[int, int] | None,
     ) -> None:
         self.op = op
         self.args = args
         self.value = value
         self.index = index
-        self.boolean = boolean
+        self.facts = facts
         self.span = span
+
+    @property
+    def boolean(self) -> bool:
+        """Whether the value is known to be 0 or 1."""
+        return self.facts.low >= 0 and self.facts.high <= 1
 
     def __repr__(self) -> str:
         if self.op is CONST:
@@ -134,12 +138,12 @@ class Graph:
         self._made: dict[Form, Node] = {}
         self._bailing: set[Node] = set()
 
-    def _new(self, op: str, args: tuple[Node, ...], value: int, boolean: bool) -> Node:
+    def _new(self, op: str, args: tuple[Node, ...], value: int, facts: Facts = ANYTHING) -> Node:
         index = len(self.nodes)
         if index >= self.most:
             # Fault conditions and expansions make several nodes of one of the syntax tree.
             raise GraphTooLarge(f"the formula needs more than {self.most:,} nodes of the graph")
-        node = Node(op, args, value, index, boolean, self.span)
+        node = Node(op, args, value, index, facts, self.span)
         self.nodes.append(node)
         return node
 
@@ -148,7 +152,7 @@ class Graph:
         key = (CONST, value)
         node = self._made.get(key)
         if node is None:
-            node = self._made[key] = self._new(CONST, (), value, 0 <= value <= 1)
+            node = self._made[key] = self._new(CONST, (), value, exactly(LONG, value))
         return node
 
     def param(self, position: int) -> Node:
@@ -156,7 +160,7 @@ class Graph:
         key = (PARAM, position)
         node = self._made.get(key)
         if node is None:
-            node = self._made[key] = self._new(PARAM, (), position, False)
+            node = self._made[key] = self._new(PARAM, (), position)
         return node
 
     def call(self, name: str, extern: Extern, args: tuple[Node, ...], guard: Node | None) -> Node:
@@ -178,7 +182,7 @@ class Graph:
             called = name, extern
             if called not in self.externs:
                 self.externs.append(called)
-            node = self._new(form[0], args, self.externs.index(called), False)
+            node = self._new(form[0], args, self.externs.index(called))
             if extern.pure:
                 self._made[form] = node
             else:
@@ -231,16 +235,16 @@ class Graph:
             known = self._by_columns(row, left, right)
             if known is not None:
                 return known
+        transfer = TRANSFERS.get(op)
+        facts = ANYTHING if transfer is None else transfer(LONG, *[arg.facts for arg in args])
+        if facts.low == facts.high:
+            return self.const(facts.low)
         found = self.rules.rewrite(self, op, args)
         if found is not None:
             return found
         if row.expansion is not None and op not in self.native:
             return row.expansion(self.make, *args)  # type: ignore[no-any-return]
-        boolean = op in BOOLEANS or (
-            (op in _BITWISE and args[0].boolean and args[1].boolean)
-            or (op == "select" and args[1].boolean and args[2].boolean)
-        )
-        return self._new(op, args, 0, boolean)
+        return self._new(op, args, 0, facts)
 
     def _by_columns(self, row: Operator, left: Node, right: Node) -> Node | None:
         """What the table's algebra says: identity, absorber, equal operands."""

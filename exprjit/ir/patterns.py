@@ -13,14 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final
 
-from ..language.operators import BOOLEANS, LONG, OPERATORS, Width
+from ..language.operators import LONG, OPERATORS, Width
+from .facts import TRANSFERS, Facts, exactly
 
 if TYPE_CHECKING:
     from .graph import Form, Graph, Node
-
-
-#: What computes nothing but 0 and 1, and what does so if its operands do.
-MAYBE_BOOLEAN: Final = BOOLEANS | {"const", "bitand", "bitor", "bitxor", "select"}
 
 
 class Pattern:
@@ -137,20 +134,30 @@ COUNT: Final = Pattern("literal", value=lambda width: width.bits - 1)
 
 
 class Rule:
-    """``left == right`` wherever `when`, which is about constants, is not 0.
+    """``left == right`` wherever `when` is not 0.
+
+    A condition on values that are not constant holds where it follows from what is known of them.
 
     wrap_only: not used under overflow="raise", where it is true but makes the code dearer
     (the values it avoids are computed for the overflow checks anyway).
+    native: an operator that the machine must have, because the table's expansion of it is
+    what stands on the left.
     """
 
-    __slots__ = ("left", "name", "right", "when", "wrap_only")
+    __slots__ = ("left", "name", "native", "right", "when", "wrap_only")
 
     def __init__(
-        self, name: str, left: Pattern, right: Pattern, when: Pattern | None, wrap_only: bool
+        self,
+        name: str,
+        left: Pattern,
+        right: Pattern,
+        when: Pattern | None,
+        wrap_only: bool,
+        native: str | None = None,
     ) -> None:
-        assert when is None or when.known, name
         self.name = name
         self.left = left
+        self.native = native
         self.right = right
         self.when = when
         self.wrap_only = wrap_only
@@ -243,6 +250,42 @@ def _number(side: Pattern, places: dict[str, int]) -> Callable[[list[Node]], int
     return lambda nodes: LONG.wrap(compute(LONG, *[part(nodes) for part in parts]))
 
 
+def _facts(side: Pattern, places: dict[str, int]) -> Callable[[list[Node]], Facts]:
+    """What gives what is known of a pattern's value."""
+    if side.known:
+        number = _number(side, places)
+        return lambda nodes: exactly(LONG, number(nodes))
+    if side.name:
+        place = places[side.name]
+        return lambda nodes: nodes[place].facts
+    transfer = TRANSFERS[side.op]
+    parts = [_facts(arg, places) for arg in side.args]
+    return lambda nodes: transfer(LONG, *[part(nodes) for part in parts])
+
+
+def _conjuncts(condition: Pattern | None) -> list[Pattern]:
+    """The conditions that all have to hold for `condition`, those on constants first."""
+    if condition is None:
+        return []
+    parts, found = [condition], []
+    while parts:
+        part = parts.pop()
+        if part.op == "bitand":
+            parts += part.args[::-1]
+        else:
+            found.append(part)
+    return sorted(found, key=lambda part: not part.known)
+
+
+def _test(condition: Pattern, places: dict[str, int]) -> Callable[[list[Node]], bool]:
+    """Whether a condition, which is 0 or 1, is known to hold."""
+    if condition.known:
+        number = _number(condition, places)
+        return lambda nodes: number(nodes) != 0
+    facts = _facts(condition, places)
+    return lambda nodes: facts(nodes).low == 1
+
+
 def _node(side: Pattern, places: dict[str, int]) -> Callable[[Graph, list[Node]], Node]:
     """What makes the node of a pattern."""
     if side.known:
@@ -265,18 +308,19 @@ def _form(side: Pattern, places: dict[str, int]) -> Callable[[Graph, list[Node]]
 class _Candidate:
     """A rule with its left side in one order, compiled.
 
-    args: the operands to match; holds: the condition; result: what makes the right side.
+    args: the operands to match; tests: the conditions; result: what makes the right side.
     """
 
-    __slots__ = ("args", "holds", "name", "result", "steps")
+    __slots__ = ("args", "name", "native", "result", "steps", "tests")
 
     def __init__(self, rule: Rule, left: Pattern) -> None:
         places: dict[str, int] = {}
-        right, when = rule.right, rule.when
+        right = rule.right
         self.name = rule.name
+        self.native = rule.native
         self.args = left.args
         self.steps = _steps(left, places)
-        self.holds = None if when is None else _number(when, places)
+        self.tests = [_test(condition, places) for condition in _conjuncts(rule.when)]
         self.result = (_form if right.args and not right.known else _node)(right, places)
 
     def may_match(self, args: tuple[Node, ...]) -> bool:
@@ -289,10 +333,8 @@ class _Candidate:
 
 
 def _may_match(part: Pattern, node: Node) -> bool:
-    if part.op == "any":
+    if part.op in ("any", "boolean"):
         return True
-    if part.op == "boolean":
-        return node.op in MAYBE_BOOLEAN
     if part.op in ("constant", "literal"):
         return node.op == "const"
     return part.op == node.op
@@ -321,7 +363,12 @@ class Rules:
                 if not step(nodes):
                     break
             else:
-                if candidate.holds is None or candidate.holds(nodes):
+                for test in candidate.tests:
+                    if not test(nodes):
+                        break
+                else:
+                    if candidate.native is not None and candidate.native not in graph.native:
+                        continue
                     if graph.fired is not None:
                         graph.fired.append(candidate.name)
                     return candidate.result(graph, nodes)

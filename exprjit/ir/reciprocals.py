@@ -83,6 +83,40 @@ def _halved(w: Width, d: int) -> tuple[int, int]:
     return _unsigned(w, d >> zeros, w.bits - zeros)
 
 
+def half_bits(w: Width) -> int:
+    """How many bits a dividend may have for a quotient that is in the lower half of a product."""
+    return w.bits // 2 - 1
+
+
+def short_bits(w: Width) -> int:
+    """The same for a magic number that is an immediate of an instruction, too."""
+    return w.bits * 3 // 8 - 1
+
+
+def _natural(w: Width, d: int, bits: int) -> tuple[int, int]:
+    power = bits + max(d - 1, 1).bit_length()
+    return -(-(1 << power) // d), power % w.bits
+
+
+def half_magic(w: Width, d: int) -> int:
+    """What to multiply a dividend of `half_bits` by, for d >= 2 of no more than those."""
+    return _natural(w, d, half_bits(w))[0] if d >= 2 else 0
+
+
+def half_shift(w: Width, d: int) -> int:
+    """By how much the product is shifted right then."""
+    return _natural(w, d, half_bits(w))[1] if d >= 2 else 0
+
+
+def short_magic(w: Width, d: int) -> int:
+    """The same for `short_bits`."""
+    return _natural(w, d, short_bits(w))[0] if d >= 2 else 0
+
+
+def short_shift(w: Width, d: int) -> int:
+    return _natural(w, d, short_bits(w))[1] if d >= 2 else 0
+
+
 def inverse(w: Width, d: int) -> int:
     """What times the odd part of d is 1."""
     d &= w.mask

@@ -12,6 +12,7 @@ from typing import Any, Final
 from ..language.ast import Program
 from . import reciprocals
 from .build import build
+from .facts import both
 from .graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
 from .patterns import BITS, COUNT, MIN, Pattern, Rule, Rules, computed, function, pattern
 from .rules import (
@@ -23,7 +24,9 @@ from .rules import (
     floordiv,
     floormod,
     gt,
+    le,
     lt,
+    natural,
     ne,
     power_of_two,
     rem,
@@ -102,6 +105,23 @@ rule("floormod-by-magic", floormod(x, c), x - floordiv(x, c) * c, ordinary)
 
 # Unsigned quotients. -----------------------------------------------------------------------
 rule("udiv-by-large", udiv(x, c), uge(x, c), lt(c, 0))
+for _name, _bits, _magic, _shift in (
+    ("short", reciprocals.short_bits, reciprocals.short_magic, reciprocals.short_shift),
+    ("half", reciprocals.half_bits, reciprocals.half_magic, reciprocals.half_shift),
+):
+    _most = Pattern("literal", value=lambda w, bits=_bits: (1 << bits(w)) - 1)  # type: ignore[misc]
+    rule(
+        f"udiv-of-{_name}",
+        udiv(x, c),
+        shr(x * computed(_magic)(c), computed(_shift)(c)),
+        ordinary & le(c, _most) & natural & le(x, _most),
+    )
+rule(
+    "udiv-of-natural",
+    udiv(x, c),
+    shr(umulhi(x, natural_magic), natural_shift),
+    ordinary & natural,
+)
 rule(
     "udiv-by-magic",
     udiv(x, c),
@@ -180,6 +200,8 @@ def reduce(graph: Graph, overflow: str, native: frozenset[str]) -> Graph:
             made[node] = new.call(*graph.externs[node.value], args[1:], args[0])
         else:
             made[node] = new.make(node.op, *args)
+            # What was known of a quotient cannot be seen in the multiplication.
+            made[node].facts = both(made[node].facts, node.facts)
     bail_before(len(graph.nodes))
     new.span = graph.span
     new.result = made[graph.result]

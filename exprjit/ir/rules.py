@@ -2,9 +2,12 @@
 
 A rule is data: a left side, a right side and perhaps a condition, all three written as
 expressions over pattern variables.  `x y z` stand for any value, `b` for a value that is
-0 or 1, `c d` for constants.  The first rule that matches is used, so special ones come
+0 or 1, `c d e f` for constants.  The first rule that matches is used, so special ones come
 before general ones.  Being data, every rule is proved by the tests, exhaustively at small
 widths and on edge values at 64 bits, with the meanings of the operator table.
+
+A condition may be about the variables for any value: then it has to follow from what is known of
+the value (facts.py).  What is known to be a constant is one without a rule.
 
 Rules are about values only: nodes are total, and what can fail stands in bail conditions,
 which no rule removes.  A right side is never dearer than its left side and always nearer
@@ -15,12 +18,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..language.operators import OPERATORS
-from . import reciprocals
+from ..language.operators import OPERATORS, Width
+from . import membership, reciprocals
 from .patterns import (
     BITS,
     COUNT,
-    MAX,
     MIN,
     Pattern,
     Rule,
@@ -28,6 +30,7 @@ from .patterns import (
     apply,
     computed,
     function,
+    literal,
     pattern,
 )
 
@@ -35,15 +38,20 @@ RULES: Final[list[Rule]] = []
 
 
 def rule(
-    name: str, left: Pattern, right: Any, when: Pattern | None = None, wrap_only: bool = False
+    name: str,
+    left: Pattern,
+    right: Any,
+    when: Pattern | None = None,
+    wrap_only: bool = False,
+    native: str | None = None,
 ) -> None:
     """Add a rule (see `Rule`) to the list; `right` may be a number."""
-    RULES.append(Rule(name, left, pattern(right), when, wrap_only))
+    RULES.append(Rule(name, left, pattern(right), when, wrap_only, native))
 
 
 x, y, z = (Pattern("any", name=_name) for _name in "xyz")
 b = Pattern("boolean", name="b")
-c, d = (Pattern("constant", name=_name) for _name in "cd")
+c, d, e, f = (Pattern("constant", name=_name) for _name in "cdef")
 
 abs_, bswap, ctz, max_, min_, neg, popcount, pow_, rotl, rotr, sar, select, shr = map(
     function, "abs bswap ctz max min neg popcount pow rotl rotr sar select shr".split()
@@ -60,6 +68,8 @@ add_overflows, sub_overflows, mul_overflows, pow_overflows = map(
 
 power_of_two = eq(popcount(c), 1)
 exponent = ctz(c)
+#: Whether x is not negative, where that is known.
+natural = ge(x, 0)
 #: Whether shifting by c and then by d is shifting by c + d.
 in_all = ult(c, BITS) & ult(d, BITS) & ult(c + d, BITS)
 
@@ -98,15 +108,34 @@ rule("mul-power-of-two", x * c, x << exponent, power_of_two, wrap_only=True)
 rule("mul-constants", (x * c) * d, x * (c * d), wrap_only=True)
 rule("mul-shifted", (x << c) * d, x * (d << c), wrap_only=True)
 rule("mul-negated", -x * c, x * -c, wrap_only=True)
+rule("mul-plus-one", x * c + x, x * (c + 1), wrap_only=True)
+rule("mul-minus-one-more", x * c - x, x * (c - 1), wrap_only=True)
+rule("mul-from-one", x - x * c, x * (1 - c), wrap_only=True)
+rule("mul-sum-of-factors", x * c + x * d, x * (c + d), wrap_only=True)
+rule("mul-sum", x * c + y * c, (x + y) * c, wrap_only=True)
+rule("mul-difference", x * c - y * c, (x - y) * c, wrap_only=True)
 rule("pow-zero", pow_(x, 0), 1)
 rule("square", pow_(x, 2), x * x)
 
 # Quotients; the divisor's bail condition stands elsewhere. ----------------------------------
 rule("div-minus-one", div(x, -1), -x)
 rule("floordiv-minus-one", floordiv(x, -1), -x)
-rule("rem-one", rem(x, 1), 0)
-rule("rem-minus-one", rem(x, -1), 0)
-rule("floormod-minus-one", floormod(x, -1), 0)
+for _signed, _unsigned in (
+    ("div", "udiv"),
+    ("rem", "umod"),
+    ("floordiv", "udiv"),
+    ("floormod", "umod"),
+):
+    rule(
+        f"{_signed}-of-natural",
+        apply(_signed, x, y),
+        apply(_unsigned, x, y),
+        natural & ge(y, 0),
+    )
+for _div, _rem in ("div", "rem"), ("floordiv", "floormod"), ("udiv", "umod"):
+    rule(
+        f"{_rem}-by-{_div}", x - apply(_div, x, c) * c, apply(_rem, x, c), ne(c, 0), wrap_only=True
+    )
 rule("floordiv-power-of-two", floordiv(x, c), sar(x, exponent), power_of_two & gt(c, 0))
 rule("floormod-power-of-two", floormod(x, c), x & (c + -1), power_of_two & gt(c, 0))
 rule("udiv-power-of-two", udiv(x, c), shr(x, exponent), power_of_two)
@@ -138,6 +167,7 @@ rule("rotl-by-bitor", (x << y) | shr(x, -y), rotl(x, y))
 rule("rotr-by-bitor", shr(x, y) | (x << -y), rotr(x, y))
 # The mask has to be one that fits an instruction: up to half of the bits.
 rule("shl-shr", shr(x << c, c), x & shr(-1, c), uge(c + c, BITS) & ult(c, BITS))
+rule("sar-of-natural", sar(x, y), shr(x, y), natural)
 rule("sign-of-complement", shr(~x, COUNT), ge(x, 0))
 rule("sign-bit", shr(x, COUNT), lt(x, 0))
 
@@ -145,6 +175,8 @@ rule("sign-bit", shr(x, COUNT), lt(x, 0))
 rule("bitand-constants", (x & c) & d, x & (c & d))
 rule("bitor-constants", (x | c) | d, x | (c | d))
 rule("bitxor-constants", (x ^ c) ^ d, x ^ (c ^ d))
+rule("and-of-bits-within", x & c, x, eq(x & ~c, 0))
+rule("or-of-bits-set", x | c, x, eq(~x & c, 0))
 rule("and-complement", x & ~x, 0)
 rule("or-complement", x | ~x, -1)
 rule("xor-complement", x ^ ~x, -1)
@@ -155,14 +187,25 @@ rule("and-or", (x | y) & x, x)
 rule("or-and", (x & y) | x, x)
 rule("and-twice", (x & y) & x, x & y)
 rule("or-twice", (x | y) | x, x | y)
-rule("and-one-of-boolean", b & 1, b)
 rule("xor-one-of-boolean", b ^ 1, eq(b, 0))
 rule("bswap-twice", bswap(bswap(x)), x)
 rule("abs-abs", abs_(abs_(x)), abs_(x))
 rule("abs-neg", abs_(-x), abs_(x))
-for _outer, _inner in (8, 8), (16, 8), (16, 16), (32, 8), (32, 16), (32, 32):
-    _narrowed = apply(f"i{_inner}", x)
-    rule(f"i{_outer}-of-i{_inner}", apply(f"i{_outer}", _narrowed), _narrowed)
+rule("abs-of-natural", abs_(x), x, natural)
+rule("abs-of-negative", abs_(x), -x, le(x, 0))
+for _bits in 8, 16, 32:
+    _least = Pattern("literal", value=lambda w, bits=_bits: Width(min(bits, w.bits)).min)  # type: ignore[misc]
+    rule(f"i{_bits}-of-what-fits", apply(f"i{_bits}", x), x, ge(x, _least) & le(x, ~_least))
+# Counting bits by hand (Hacker's Delight, section 5-1).
+_highest_byte = Pattern("literal", value=lambda w: w.bits - 8)
+_ones, _twos, _fours, _bytes = (
+    Pattern("literal", value=lambda w, byte=_byte: w.wrap(w.mask // 255 * byte))  # type: ignore[misc]
+    for _byte in (0x55, 0x33, 0x0F, 0x01)
+)
+_pairs = x - (shr(x, 1) & _ones)
+_nibbles = (_pairs & _twos) + (shr(_pairs, 2) & _twos)
+_octets = (_nibbles + shr(_nibbles, 4)) & _fours
+rule("popcount-by-hand", shr(_octets * _bytes, _highest_byte), popcount(x), native="popcount")
 
 # Comparisons. ------------------------------------------------------------------------------
 for _name in "eq ne lt le gt ge ult ule ugt uge".split():
@@ -183,12 +226,6 @@ for _name in ("eq", "ne"):
 rule("ne-zero-of-boolean", ne(b, 0), b)
 rule("eq-one-of-boolean", eq(b, 1), b)
 rule("ne-one-of-boolean", ne(b, 1), eq(b, 0))
-rule("lt-least", lt(x, MIN), 0)
-rule("ge-least", ge(x, MIN), 1)
-rule("gt-greatest", gt(x, MAX), 0)
-rule("le-greatest", le(x, MAX), 1)
-rule("ult-zero", ult(x, 0), 0)
-rule("uge-zero", uge(x, 0), 1)
 rule("ugt-zero", ugt(x, 0), ne(x, 0))
 rule("ule-zero", ule(x, 0), eq(x, 0))
 rule("ult-one", ult(x, 1), eq(x, 0))
@@ -197,12 +234,74 @@ rule("from-until", ge(x, c) & lt(x, d), ult(x - c, d - c), le(c, d))
 rule("from-to", ge(x, c) & le(x, d), ule(x - c, d - c), le(c, d))
 rule("above-until", gt(x, c) & lt(x, d), ult(x - (c + 1), d - (c + 1)), lt(c, d))
 rule("above-to", gt(x, c) & le(x, d), ult(x - (c + 1), d - c), lt(c, d))
-# What people write so that a division, a shift or a root cannot fail.
-rule("eq-with-bits-set", eq(x | c, d), 0, ne(c & ~d, 0))
-rule("ne-with-bits-set", ne(x | c, d), 1, ne(c & ~d, 0))
-rule("ugt-masked", ugt(x & c, d), 0, ule(c, d))
-rule("lt-zero-masked", lt(x & c, 0), 0, ge(c, 0))
-rule("lt-zero-shifted", lt(shr(x, c), 0), 0, ne(c & COUNT, 0))
+
+# Conditions on the same value, or on signs and zeros.
+rule("zeros", eq(x, 0) & eq(y, 0), eq(x | y, 0))
+rule("not-zeros", ne(x, 0) | ne(y, 0), ne(x | y, 0))
+rule("any-negative", lt(x, 0) | lt(y, 0), lt(x | y, 0))
+rule("all-negative", lt(x, 0) & lt(y, 0), lt(x & y, 0))
+rule("all-natural", ge(x, 0) & ge(y, 0), ge(x | y, 0))
+rule("any-natural", ge(x, 0) | ge(y, 0), ge(x & y, 0))
+# Bits that have to be so, and others that have to be so; where both speak of a bit they agree.
+_agree = eq(d & ~c, 0) & eq(f & ~e, 0) & eq((d ^ f) & (c & e), 0)
+rule("both-masked", eq(x & c, d) & eq(x & e, f), eq(x & (c | e), d | f), _agree)
+rule("either-not-masked", ne(x & c, d) | ne(x & e, f), ne(x & (c | e), d | f), _agree)
+# One of two numbers that differ in a bit, or of some that are near each other.
+_other = c ^ d
+rule("one-of-two", eq(x, c) | eq(x, d), eq(x & ~_other, c & ~_other), eq(popcount(_other), 1))
+rule("none-of-two", ne(x, c) & ne(x, d), ne(x & ~_other, c & ~_other), eq(popcount(_other), 1))
+
+_near, _base, _members = map(computed, (membership.near, membership.base, membership.members))
+
+
+def _member(base: Any, word: Any) -> Pattern:
+    return ult(x - base, BITS) & shr(word, x - base)
+
+
+_all = c, d, e
+_both = c, c | ~d, e
+rule(
+    "one-of-three",
+    (eq(x, c) | eq(x, d)) | eq(x, e),
+    _member(_base(*_all), _members(*_all)),
+    _near(*_all),
+)
+rule(
+    "none-of-three",
+    (ne(x, c) & ne(x, d)) & ne(x, e),
+    eq(_member(_base(*_all), _members(*_all)), 0),
+    _near(*_all),
+)
+_pair = eq(popcount(~d), 1) & eq(c & ~d, 0)
+rule(
+    "one-of-two-or-another",
+    eq(x & d, c) | eq(x, e),
+    _member(_base(*_both), _members(*_both)),
+    _pair & _near(*_both),
+)
+rule(
+    "none-of-two-nor-another",
+    ne(x & d, c) & ne(x, e),
+    eq(_member(_base(*_both), _members(*_both)), 0),
+    _pair & _near(*_both),
+)
+for _name, _place, _when in (
+    ("another", x, ult(e, BITS)),
+    ("another-from-base", x + c, ult(e + c, BITS)),
+):
+    _more = d | (literal(1) << (e if _place is x else e + c))
+    rule(
+        f"one-of-{_name}",
+        (ult(_place, BITS) & shr(d, _place)) | eq(x, e),
+        ult(_place, BITS) & shr(_more, _place),
+        _when,
+    )
+    rule(
+        f"none-of-{_name}",
+        eq(ult(_place, BITS) & shr(d, _place), 0) & ne(x, e),
+        eq(ult(_place, BITS) & shr(_more, _place), 0),
+        _when,
+    )
 
 # Multiples of an odd number are the products of its inverse with few numbers; they stand here and
 # not where divisions are reduced (reductions.py), since that comes to the remainder first.
@@ -250,16 +349,15 @@ for _less, _greater in ("lt", "gt"), ("le", "ge"):
     rule(f"max-by-{_greater}", select(apply(_greater, x, y), x, y), max_(x, y))
     rule(f"abs-by-{_less}", select(apply(_less, x, 0), -x, x), abs_(x))
     rule(f"abs-by-{_greater}", select(apply(_greater, x, 0), x, -x), abs_(x))
+rule("select-on-what-is-not-zero", select(x, y, z), y, ne(x, 0))
+rule("min-known", min_(x, y), x, le(x, y))
+rule("max-known", max_(x, y), x, ge(x, y))
 rule("min-max", min_(max_(x, y), x), x)
 rule("max-min", max_(min_(x, y), x), x)
 
 # Overflow. ---------------------------------------------------------------------------------
-rule("add-overflows-zero", add_overflows(x, 0), 0)
-rule("sub-overflows-zero", sub_overflows(x, 0), 0)
 rule("sub-overflows-same", sub_overflows(x, x), 0)
 rule("sub-overflows-constant", sub_overflows(x, c), add_overflows(x, -c), ne(c, MIN))
-rule("mul-overflows-zero", mul_overflows(x, 0), 0)
-rule("mul-overflows-one", mul_overflows(x, 1), 0)
 rule("mul-overflows-minus-one", mul_overflows(x, -1), eq(x, MIN))
 rule("pow-overflows-zero", pow_overflows(x, 0), 0)
 rule("pow-overflows-one", pow_overflows(x, 1), 0)

@@ -78,6 +78,8 @@ def shift(mnemonic: str, digit: int) -> list[Row]:
         row(f"{mnemonic} r/m64, 1", f"REX.W D1 /{digit}", "rw i", flags="w"),
         row(f"{mnemonic} r/m64, uimm8", f"REX.W C1 /{digit} ib", "rw i", flags="w"),
         row(f"{mnemonic} r/m64, cl", f"REX.W D3 /{digit}", "rw c", flags="w"),
+        row(f"{mnemonic} r/m32, 1", f"D1 /{digit}", "rw i", flags="w"),
+        row(f"{mnemonic} r/m32, uimm8", f"C1 /{digit} ib", "rw i", flags="w"),
     ]
 
 
@@ -153,6 +155,9 @@ ROWS = [
     row("imul r64, r/m64",        "REX.W 0F AF /r", "rw r", flags="w"),
     row("imul r64, r/m64, imm8",  "REX.W 6B /r ib", "w r i", flags="w"),
     row("imul r64, r/m64, imm32", "REX.W 69 /r id", "w r i", flags="w"),
+    row("imul r32, r/m32",        "0F AF /r",       "rw r", flags="w"),
+    row("imul r32, r/m32, imm8",  "6B /r ib",       "w r i", flags="w"),
+    row("imul r32, r/m32, imm32", "69 /r id",       "w r i", flags="w"),
 
     # Shifts and bits. A count of 0 leaves the flags alone.
     *shift("rol", 0),

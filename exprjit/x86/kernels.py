@@ -18,7 +18,7 @@ from .assembler import Encoded, Line, encode, line, place
 from .block import Block, Macro, Virtual
 from .instructions import INSTRUCTIONS
 from .macros import Log
-from .regalloc import ORDER, Allocation, Arrival, allocate
+from .regalloc import Allocation, Arrival, allocate
 from .registers import ARGUMENTS, RAX, RDI, RSP, Mem
 from .scalar import SCALAR
 from .select import Selector, select
@@ -133,7 +133,7 @@ def _body(
     return enter, body, leave
 
 
-def function(graph: Graph, features: frozenset[str], order: Sequence[int] = ORDER) -> Code:
+def function(graph: Graph, features: frozenset[str], order: Sequence[int] | None = None) -> Code:
     """``long f(long, ...)`` for a graph without bail conditions."""
     assert not graph.bails, "a formula that can fail has no plain C function"
     block = select(graph, SCALAR, features, result_in(RAX))
@@ -143,7 +143,9 @@ def function(graph: Graph, features: frozenset[str], order: Sequence[int] = ORDE
     return Code(encode(lines), block)
 
 
-def ref_function(graph: Graph, features: frozenset[str], order: Sequence[int] = ORDER) -> Code:
+def ref_function(
+    graph: Graph, features: frozenset[str], order: Sequence[int] | None = None
+) -> Code:
     """``int f(const long *, ...)``: the sign of a graph without bail conditions, for sorting."""
     graph.result = graph.make("sign", graph.result)
     pointers: dict[int, int] = {}
@@ -172,7 +174,9 @@ def _loading(block: Block, homes: dict[int, Mem]) -> Block:
     return block._replace(code=loads + block.code, params={})
 
 
-def checked_function(graph: Graph, features: frozenset[str], order: Sequence[int] = ORDER) -> Code:
+def checked_function(
+    graph: Graph, features: frozenset[str], order: Sequence[int] | None = None
+) -> Code:
     """``int f(long *result, long, ...)``: 0 with the result stored, or 1 and nothing stored."""
     pointers: list[int] = []
 
@@ -192,7 +196,9 @@ LOGGED: Final = 1
 VALUES: Final = 2
 
 
-def buffer_function(graph: Graph, features: frozenset[str], order: Sequence[int] = ORDER) -> Code:
+def buffer_function(
+    graph: Graph, features: frozenset[str], order: Sequence[int] | None = None
+) -> Code:
     """``int f(long *buffer)``, which finds all its values in the buffer, and leaves all there."""
     pointers: list[int] = []
     first = VALUES + len(graph.params)
@@ -208,7 +214,7 @@ def buffer_function(graph: Graph, features: frozenset[str], order: Sequence[int]
     return code._replace(log=len(graph.effects))
 
 
-def _answering(block: Block, arrivals: dict[int, Arrival], order: Sequence[int]) -> Code:
+def _answering(block: Block, arrivals: dict[int, Arrival], order: Sequence[int] | None) -> Code:
     """A function that gives 0, or 1 where the block bails."""
     allocation = allocate(block, arrivals, Mem(RSP), order)
     enter, body, leave = _body(block, allocation, 1)

@@ -246,6 +246,9 @@ def _expand_pext() -> Lines:
     ], []
 
 
+#: operand = 0, in two bytes and whatever the register held before, but at the cost of the flags.
+ZERO = Macro("zero", lambda register: ([line("xor32_rr", register, register)], []), ("w",))
+
 #: rax and rdx = rax / operand and rax % operand; "nonzero" is for a divisor that is not 0,
 #: "safe" for one that is not -1 either.
 IDIV = Macro("idiv", _expand_idiv, ("r",), (RAX,), (RAX, RDX))

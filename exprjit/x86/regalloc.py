@@ -39,10 +39,10 @@ from .registers import (
     Mem,
 )
 
-#: What may be given out, best first: those that no instruction insists on, and only in the
-#: end those that have to be saved for the caller.
+#: What may be given out: first those whose names are short in the encoding, last those that have
+#: to be saved for the caller. The result goes to rax, so that is not given away early.
 ORDER: Final = (
-    RSI, RDI, R8, R9, R10, R11, RDX, RCX, RAX, RBX, RBP, R12, R13, R14, R15,
+    RCX, RDX, RSI, RDI, RAX, R8, R9, R10, R11, RBX, RBP, R12, R13, R14, R15,
 )  # fmt: skip
 
 _MOVE: Final = INSTRUCTIONS["mov_rr"]
@@ -51,8 +51,11 @@ _STORE: Final = INSTRUCTIONS["mov_mr"]
 _NUMBER: Final = INSTRUCTIONS["mov_ri"]
 _EXCHANGE: Final = INSTRUCTIONS["xchg_rr"]
 _LEA: Final = INSTRUCTIONS["lea_rm"]
+_LEA32: Final = INSTRUCTIONS["lea32_rm"]
 _COMMUTATIVE: Final = frozenset(
-    INSTRUCTIONS[key] for key in ("add_rr", "and_rr", "or_rr", "xor_rr", "imul_rr")
+    INSTRUCTIONS[f"{name}{size}_rr"]
+    for name in ("add", "and", "or", "xor", "imul")
+    for size in ("", "32")
 )
 
 
@@ -80,14 +83,16 @@ def allocate(
     block: Block,
     arrivals: dict[int, Arrival],
     slot_base: Mem,
-    order: Sequence[int] = ORDER,
+    order: Sequence[int] | None = None,
 ) -> Allocation:
     """Give physical registers to `block`.
 
     arrivals: by virtual register, for every parameter.  slot_base: the first spill slot;
     the others follow at higher addresses.  order: the registers to give out, best first, at
-    least five; what instructions insist on is used all the same.
+    least five; what instructions insist on is used all the same.  By default it is `preferred`.
     """
+    if order is None:
+        order = preferred(block)
     allocator = _Allocator(block, arrivals, slot_base, order)
     for position in range(len(block.code) - 1, -1, -1):
         allocator.instruction(position)
@@ -95,6 +100,14 @@ def allocate(
     lines = allocator.lines[::-1]
     saved = tuple(r for r in CALLEE_SAVED if allocator.touched >> r & 1)
     return Allocation(lines, allocator.cold, allocator.slots, saved)
+
+
+def preferred(block: Block) -> list[int]:
+    """The order in which to give registers out: those last that instructions insist on."""
+    insisted: set[int] = set()
+    for instruction, *_ in block.code[:-1]:
+        insisted.update(instruction.reads, instruction.writes)
+    return sorted(ORDER, key=lambda r: (r in CALLEE_SAVED, r in insisted))
 
 
 def parallel_moves(moves: Iterable[tuple[int, int]]) -> list[tuple[Instruction, int, int]]:
@@ -339,18 +352,18 @@ class _Allocator:
                 # The other operand dies here: its register can become the destination.
                 source, physical[1] = other, source
         where = self.location.get(source)
-        movable = not flags and _as_address(instruction, operands)
+        lea = None if flags else _as_address(instruction, operands)
         if where is None:
             # It dies here.  Where it is made in a register of its own, `lea` reads it there.
-            hint = self.hints.get(source) if movable else None
+            hint = self.hints.get(source) if lea else None
             if hint is None or self.holder[hint] is not None or self.pinned >> hint & 1:
                 hint = register
             self._hold(source, hint)
             where = hint
         if where != register:
-            if movable:
+            if lea is not None:
                 physical.append(where)
-                return _LEA
+                return lea
             self.before.append((register, where))
         return instruction
 
@@ -400,8 +413,8 @@ class _Allocator:
                 lines.append((move, (to, source), tag))
         for mem, register in self.stores:
             lines.append((_STORE, (mem, register), tag))
-        if instruction is _LEA and virtual.instruction is not _LEA:
-            lines.append((_LEA, _address(virtual.instruction.key, physical), tag))
+        if instruction in (_LEA, _LEA32) and virtual.instruction is not instruction:
+            lines.append((instruction, _address(virtual.instruction.key, physical), tag))
         elif isinstance(instruction, Instruction):
             lines.append((instruction, tuple(physical), tag))
         else:
@@ -457,18 +470,22 @@ def _read(virtual: Virtual) -> list[int]:
     return values
 
 
-def _as_address(instruction: Any, operands: Sequence[Any]) -> bool:
-    """Whether `lea` can do a two-address instruction without overwriting a source."""
-    key = instruction.key
-    return key in ("add_rr", "add_ri") or (key == "shl_ri" and 1 <= operands[1] <= 3)
+def _as_address(instruction: Any, operands: Sequence[Any]) -> Instruction | None:
+    """The `lea` that can do a two-address instruction without overwriting a source, or None."""
+    name, _, kinds = instruction.key.partition("_")
+    if name.removesuffix("32") == "add" and kinds in ("rr", "ri"):
+        return _LEA if name == "add" else _LEA32
+    if name.removesuffix("32") == "shl" and kinds == "ri" and 1 <= operands[1] <= 3:
+        return _LEA if name == "shl" else _LEA32
+    return None
 
 
 def _address(key: str, physical: Sequence[Any]) -> tuple[int, Mem]:
     """The operands of the `lea` for `key`; the last of `physical` is the tied source."""
     to, second, source = physical
-    if key == "add_rr":
+    if key.endswith("_rr"):
         return to, Mem(source, second)
-    if key == "add_ri":
+    if key.startswith("add"):
         return to, Mem(source, disp=second)
     if second == 1:
         return to, Mem(source, source)

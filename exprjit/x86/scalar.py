@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Final
 
 from ..ir.graph import CONST, Node
-from ..language.operators import OPERATORS
+from ..language.operators import LONG, OPERATORS
 from .fixed import HIGH_HALVES, left_to, multiply
 from .fixed import LOWERINGS as FIXED
+from .macros import ZERO
 from .registers import CC, Mem
 from .select import Domain, Lowering, Selector
 
@@ -32,6 +33,7 @@ _CONDITIONS: Final = {
 #: What remains of a signed comparison with 0 after `test a, a`, which clears overflow.
 _AGAINST_ZERO: Final = {**_CONDITIONS, "lt": CC["s"], "ge": CC["ns"]}
 _UNSIGNED: Final = frozenset(("ult", "ule", "ugt", "uge"))
+_SIGNED: Final = frozenset(("lt", "le", "gt", "ge"))
 
 LOWERINGS: dict[str, Lowering] = {}
 #: What is different for booleans of which only the low byte is asked for.
@@ -42,6 +44,25 @@ def immediate(node: Node) -> int | None:
     """The node's number if it is a constant that an instruction can hold (32 bits, signed)."""
     if node.op is CONST and -0x8000_0000 <= node.value <= 0x7FFF_FFFF:
         return node.value
+    return None
+
+
+def size(*nodes: Node) -> str:
+    """The part of an instruction's name that says how much of these values it has to work on.
+
+    Where the upper half is 0 the lower one is enough, which saves a byte: instructions on 32 bits
+    leave the upper half 0.
+    """
+    for node in nodes:
+        if node.facts.low < 0 or node.facts.high > 0xFFFF_FFFF:
+            return ""
+    return "32"
+
+
+def lower(node: Node) -> int | None:
+    """The lower half of a constant, as an immediate of an instruction on 32 bits."""
+    if node.op is CONST:
+        return (node.value + 0x8000_0000 & 0xFFFF_FFFF) - 0x8000_0000
     return None
 
 
@@ -62,7 +83,8 @@ def flags(s: Selector, node: Node) -> int:
         arithmetic(s, node.op.removesuffix("_overflows"), node, s.new(), flags=True)
         return CC["o"]
     if node.op == "bitand" and not s.wanted(node):
-        _test(s, *node.args)
+        left, right = node.args
+        _test(s, left, right)
     else:
         _test(s, node, node)
     return CC["ne"]
@@ -71,27 +93,36 @@ def flags(s: Selector, node: Node) -> int:
 def _compare(s: Selector, node: Node) -> int:
     left, right = node.args
     if right.op is CONST and right.value == 0 and node.op not in _UNSIGNED:
-        if left.op == "bitand" and not s.wanted(left):
-            _test(s, *left.args)
-        else:
-            _test(s, left, left)
+        both = left.args if left.op == "bitand" and not s.wanted(left) else (left, left)
+        _test(s, both[0], both[1], signed=node.op not in ("eq", "ne"))
         return _AGAINST_ZERO[node.op]
-    number = immediate(right)
+    part = size(left, right)
+    if node.op in _SIGNED and max(left.facts.high, right.facts.high) > 0x7FFF_FFFF:
+        part = ""
+    number = lower(right) if part else immediate(right)
     if number is not None:
-        s.emit("cmp_ri", s.register(left), number, flags=True)
+        s.emit(f"cmp{part}_ri", s.register(left), number, flags=True)
     else:
-        s.emit("cmp_rr", s.register(left), s.register(right), flags=True)
+        s.emit(f"cmp{part}_rr", s.register(left), s.register(right), flags=True)
     return _CONDITIONS[node.op]
 
 
-def _test(s: Selector, left: Node, right: Node) -> None:
-    number = immediate(right)
+def _test(s: Selector, left: Node, right: Node, /, signed: bool = False) -> None:
+    """Set the flags by the bits that two values have in common; signed: the sign matters, too."""
     if left.boolean and right.boolean:
         s.emit("test8_rr", s.byte(left), s.byte(right), flags=True)
-    elif number is not None:
-        s.emit("test_ri", s.register(left), number, flags=True)
+        return
+    if "bmi1" in s.features and not s.wanted(right) and _is_one_less(right, left):
+        s.emit("blsr_rr", s.new(), s.register(left), flags=True)
+        return
+    part = "" if signed else size(left) or size(right)
+    number = lower(right) if part else immediate(right)
+    if number is None:
+        s.emit(f"test{part}_rr", s.register(left), s.register(right), flags=True)
+    elif part and 0 <= number <= 0xFF:
+        s.emit("test8_ri", s.register(left), number, flags=True)
     else:
-        s.emit("test_rr", s.register(left), s.register(right), flags=True)
+        s.emit(f"test{part}_ri", s.register(left), number, flags=True)
 
 
 def bail(s: Selector, condition: Node) -> None:
@@ -113,9 +144,9 @@ def truth(s: Selector, node: Node, register: int) -> None:
     elif _is_not(node):
         s.emit("xor_ri", register, 1, tied=s.register(node.args[0]))
     else:
-        byte = s.new()
-        s.emit("setcc_r", flags(s, node), byte)
-        s.emit("movzx8_rr", register, byte)
+        zero = s.new()
+        s.emit(ZERO, zero)
+        s.emit("setccz_r", flags(s, node), register, tied=zero)
 
 
 def _is_not(node: Node) -> bool:
@@ -176,13 +207,15 @@ _TWO_ADDRESS: Final = {
 def arithmetic(s: Selector, op: str, node: Node, register: int, flags: bool = False) -> None:
     """`register` = the operands of `node` combined by `op`."""
     left, right = node.args
-    number = immediate(right)
-    mnemonic = _TWO_ADDRESS[op]
+    # The flags of an addition are about all of it.
+    part = "" if flags else size(node)
+    number = lower(right) if part else immediate(right)
+    mnemonic = _TWO_ADDRESS[op] + part
     if number is None:
         second = s.register(right)
         s.emit(mnemonic + "_rr", register, second, tied=s.register(left), flags=flags)
     elif op == "mul":
-        s.emit("imul_rri", register, s.register(left), number, flags=flags)
+        s.emit(mnemonic + "_rri", register, s.register(left), number, flags=flags)
     else:
         s.emit(mnemonic + "_ri", register, number, tied=s.register(left), flags=flags)
 
@@ -222,12 +255,12 @@ def _add(s: Selector, node: Node, register: int) -> None:
             continue
         else:
             address = Mem(s.register(base), s.register(index), scale)
-        s.emit("lea_rm", register, address)
+        s.emit(f"lea{size(node)}_rm", register, address)
         return
     offset = immediate(right)
     if offset is not None:
         # As short as an addition, and the operand may live on.
-        s.emit("lea_rm", register, Mem(s.register(left), disp=offset))
+        s.emit(f"lea{size(node)}_rm", register, Mem(s.register(left), disp=offset))
         return
     arithmetic(s, "add", node, register)
 
@@ -286,12 +319,15 @@ _MASKS: Final = {0xFF: "movzx8_rr", 0xFFFF: "movzx16_rr", 0xFFFF_FFFF: "mov32_rr
 
 def _bitwise_byte(s: Selector, node: Node, register: int) -> None:
     left, right = node.args
+    if not (left.boolean and right.boolean):
+        LOWERINGS[node.op](s, node, register)
+        return
     s.emit(f"{_TWO_ADDRESS[node.op]}32_rr", register, s.byte(right), tied=s.byte(left))
 
 
 def _of_bytes(s: Selector, node: Node, register: int) -> bool:
     """Combine booleans as bytes, unless somebody asked for all of both."""
-    if not node.boolean or all(map(s.wanted, node.args)):
+    if not all(arg.boolean for arg in node.args) or all(map(s.wanted, node.args)):
         return False
     byte = s.new()
     _bitwise_byte(s, node, byte)
@@ -342,7 +378,13 @@ def _bitxor(s: Selector, node: Node, register: int) -> None:
 
 
 def _bitor(s: Selector, node: Node, register: int) -> None:
-    if not _of_bytes(s, node, register):
+    if _of_bytes(s, node, register):
+        return
+    left, right = (arg.facts.zeros for arg in node.args)
+    if left | right == LONG.mask:
+        # No bit is set in both, so it is a sum, and there are more ways to make that.
+        _add(s, node, register)
+    else:
         arithmetic(s, "bitor", node, register)
 
 
@@ -350,7 +392,9 @@ def _shift(mnemonic: str, bmi2: str | None) -> Lowering:
     def lower(s: Selector, node: Node, register: int) -> None:
         source, count = node.args
         if count.op is CONST:
-            s.emit(mnemonic + "_ri", register, count.value & 63, tied=s.register(source))
+            number = count.value & 63
+            part = size(node, source) if mnemonic.startswith("s") and number < 32 else ""
+            s.emit(f"{mnemonic}{part}_ri", register, number, tied=s.register(source))
         elif bmi2 is not None and "bmi2" in s.features:
             s.emit(bmi2, register, s.register(source), s.register(count))
         else:

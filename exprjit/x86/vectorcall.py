@@ -10,7 +10,7 @@ from ..ir.graph import Graph
 from .assembler import Encoded, Label, Line, encode, line, place
 from .kernels import STACK_ALIGNMENT, WORD, Code, frame, number, placed, result_in, stack_room
 from .macros import Log
-from .regalloc import ORDER, Arrival, allocate
+from .regalloc import Arrival, allocate
 from .registers import CC, RAX, RCX, RDI, RDX, RSI, RSP, Mem
 from .scalar import SCALAR
 from .select import Selector, select
@@ -41,7 +41,7 @@ def python_call(
     graph: Graph,
     features: frozenset[str],
     targets: CallTargets,
-    order: Sequence[int] = ORDER,
+    order: Sequence[int] | None = None,
 ) -> Code:
     """``PyObject *f(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)``.
 
