@@ -42,7 +42,8 @@ from exprjit.runtime import memory
 from exprjit.tools import generate, samples
 from exprjit.x86 import kernels, scalar
 from exprjit.x86.assembler import encode
-from exprjit.x86.regalloc import ORDER, parallel_moves
+from exprjit.x86.moves import parallel_moves
+from exprjit.x86.regalloc import ORDER
 from exprjit.x86.registers import CALLEE_SAVED, R8, R9, RAX, RBX, RCX, RDI, RDX, RSI, RSP, Mem
 
 pytestmark = needs_machine_code

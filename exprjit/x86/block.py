@@ -67,6 +67,23 @@ class Virtual(NamedTuple):
     tag: object
 
 
+def registers_read(virtual: Virtual) -> list[int]:
+    """The virtual registers that an instruction reads."""
+    instruction, operands, tied, reads, _, _, _ = virtual
+    values = list(reads)
+    if tied is not None:
+        values.append(tied)
+    for kind, role, operand in zip(instruction.kinds, instruction.roles, operands, strict=True):
+        if kind == "m":
+            if operand.base is not None and operand.base >= FIRST_VIRTUAL:
+                values.append(operand.base)
+            if operand.index is not None:
+                values.append(operand.index)
+        elif kind == "r" and role == "r":
+            values.append(operand)
+    return values
+
+
 class Block(NamedTuple):
     """A formula's code, its parameters by position, and the label it leaves by when it bails.
 

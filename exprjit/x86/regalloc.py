@@ -13,12 +13,15 @@ Of the values that could make room the one whose next use, seen backwards, is fa
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from .alternatives import FROM_MEMORY, LEA, LEA32, as_lea, can_swap, lea_operands, swapped_condition
 from .assembler import Line
-from .block import FIRST_VIRTUAL, Block, Virtual
+from .block import FIRST_VIRTUAL, Block, Virtual, registers_read
 from .instructions import INSTRUCTIONS, Instruction
+from .moves import parallel_moves
 from .registers import (
     CALLEE_SAVED,
     R8,
@@ -45,18 +48,9 @@ ORDER: Final = (
     RCX, RDX, RSI, RDI, RAX, R8, R9, R10, R11, RBX, RBP, R12, R13, R14, R15,
 )  # fmt: skip
 
-_MOVE: Final = INSTRUCTIONS["mov_rr"]
 _LOAD: Final = INSTRUCTIONS["mov_rm"]
 _STORE: Final = INSTRUCTIONS["mov_mr"]
 _NUMBER: Final = INSTRUCTIONS["mov_ri"]
-_EXCHANGE: Final = INSTRUCTIONS["xchg_rr"]
-_LEA: Final = INSTRUCTIONS["lea_rm"]
-_LEA32: Final = INSTRUCTIONS["lea32_rm"]
-_COMMUTATIVE: Final = frozenset(
-    INSTRUCTIONS[f"{name}{size}_rr"]
-    for name in ("add", "and", "or", "xor", "imul")
-    for size in ("", "32")
-)
 
 
 class Arrival(NamedTuple):
@@ -110,27 +104,6 @@ def preferred(block: Block) -> list[int]:
     return sorted(ORDER, key=lambda r: (r in CALLEE_SAVED, r in insisted))
 
 
-def parallel_moves(moves: Iterable[tuple[int, int]]) -> list[tuple[Instruction, int, int]]:
-    """Moves and exchanges that do all (destination, source) pairs as if at once."""
-    pending = {to: source for to, source in moves if to != source}
-    done: list[tuple[Instruction, int, int]] = []
-    while pending:
-        sources = set(pending.values())
-        free = [to for to in pending if to not in sources]
-        for to in free:
-            done.append((_MOVE, to, pending.pop(to)))
-        if not free:
-            # Only cycles are left: an exchange puts one value where it belongs.
-            to, source = next(iter(pending.items()))
-            done.append((_EXCHANGE, to, source))
-            del pending[to]
-            for other, place in pending.items():
-                if place == to:
-                    pending[other] = source
-            pending = {to: source for to, source in pending.items() if to != source}
-    return done
-
-
 class _Allocator:
     """The walk's state; all of it is about the point just behind the instruction at hand."""
 
@@ -156,11 +129,17 @@ class _Allocator:
         #: For every value the positions where it is made and used, ascending.
         self.uses: dict[int, list[int]] = {v: [-1] for v in arrivals}
         #: What each instruction reads.
-        self.reads = [_read(virtual) for virtual in self.code]
+        self.reads = [registers_read(virtual) for virtual in self.code]
         #: Registers that it would be good to have a value in.
         self.hints: dict[int, int] = {
             v: a.register for v, a in arrivals.items() if a.register is not None
         }
+        #: By register: where in the code instructions insist on it, ascending, and the parameter
+        #: that arrives there with its last use.
+        self.insisted: list[list[int]] = [[] for _ in range(FIRST_VIRTUAL)]
+        self.arriving: list[tuple[int, int]] = [(-1, -1)] * FIRST_VIRTUAL
+        #: Of what is made in place of a value that dies there, and so on: the first such value.
+        self.origin: dict[int, int] = {}
         self._scan()
         #: What the instruction at hand needs done around it.
         self.pinned = 0
@@ -182,12 +161,20 @@ class _Allocator:
                 if written is not None:
                     uses[written] = [position]
                     hints[written] = fixed
+            for fixed in {*instruction.reads, *instruction.writes}:
+                self.insisted[fixed].append(position)
             if instruction is _NUMBER:
                 self.constants[operands[0]] = operands[1]
         for position, (instruction, operands, tied, *_) in enumerate(self.code):
             # What is made in place of a value that dies here had best be where that was.
-            if tied in hints and uses[tied][-1] == position:
-                hints.setdefault(operands[instruction.roles.index("rw")], hints[tied])
+            if tied is not None and uses[tied][-1] == position:
+                made = operands[instruction.roles.index("rw")]
+                self.origin[made] = self.origin.get(tied, tied)
+                if tied in hints:
+                    hints.setdefault(made, hints[tied])
+        for value, arrival in self.arrivals.items():
+            if arrival.register is not None:
+                self.arriving[arrival.register] = value, uses[value][-1]
 
     # Registers. ----------------------------------------------------------------------------
 
@@ -207,10 +194,26 @@ class _Allocator:
         hint = self.hints.get(value) if value is not None else None
         if hint is not None and holder[hint] is None and not forbidden >> hint & 1:
             return hint
-        for register in self.order:
-            if holder[register] is None and not forbidden >> register & 1:
-                return register
-        return None
+        free = [r for r in self.order if holder[r] is None and not forbidden >> r & 1]
+        if value is not None:
+            for register in free:
+                if not self._is_wanted(register, value):
+                    return register
+        return free[0] if free else None
+
+    def _is_wanted(self, register: int, value: int) -> bool:
+        """Whether something else will have to be in the register while `value` is alive.
+
+        That is a parameter that arrives there, or what an instruction insists on.
+        """
+        origin = self.origin.get(value, value)
+        made = self.uses[origin][0]
+        parameter, last_use = self.arriving[register]
+        if last_use > made and parameter not in (value, origin):
+            return True
+        insisted = self.insisted[register]
+        first = bisect_right(insisted, made)
+        return first < len(insisted) and insisted[first] < self.position
 
     def _take(self, value: int | None, forbidden: int) -> int:
         """A register for `value` at the instruction at hand, evicting another if need be."""
@@ -283,8 +286,8 @@ class _Allocator:
         physical = list(operands)
         self._write_explicit(virtual, physical, fixed)
         if tied is not None:
-            instruction = self._tie(virtual, physical)
-        self._read_explicit(virtual, physical, fixed)
+            instruction = self._tie(virtual, physical, fixed)
+        instruction = self._read_explicit(virtual, instruction, physical, fixed)
         self._read_fixed(virtual)
         self._finish(instruction, physical, virtual)
 
@@ -337,7 +340,7 @@ class _Allocator:
                 # The other operands must not be overwritten by the move to the destination.
                 self.pinned |= 1 << register
 
-    def _tie(self, virtual: Virtual, physical: list[Any]) -> Any:
+    def _tie(self, virtual: Virtual, physical: list[Any], fixed: int) -> Any:
         """Bring the source of a two-address instruction to its destination.
 
         Gives the instruction to use: `lea` where it saves the move.
@@ -346,18 +349,21 @@ class _Allocator:
         place = instruction.roles.index("rw")
         register = physical[place]
         assert source is not None
-        if instruction in _COMMUTATIVE:
-            other = operands[1]
-            if source in self.location and other not in self.location and other != source:
-                # The other operand dies here: its register can become the destination.
-                source, physical[1] = other, source
+        if can_swap(instruction) and self._is_better(operands[-1], source, register):
+            source, physical[-1] = operands[-1], source
+            physical[0] = swapped_condition(instruction, physical[0])
         where = self.location.get(source)
-        lea = None if flags else _as_address(instruction, operands)
+        lea = None if flags else as_lea(instruction, operands)
         if where is None:
-            # It dies here.  Where it is made in a register of its own, `lea` reads it there.
+            # It dies here.  Where it is made in a register of its own, `lea` reads it there; and
+            # where it could not stay in the destination, it is brought there only now.
             hint = self.hints.get(source) if lea else None
             if hint is None or self.holder[hint] is not None or self.pinned >> hint & 1:
                 hint = register
+            if hint == register and self._is_wanted(register, source):
+                other = self._free(source, self.pinned | fixed | 1 << register)
+                if other is not None and not self._is_wanted(other, source):
+                    hint = other
             self._hold(source, hint)
             where = hint
         if where != register:
@@ -367,7 +373,24 @@ class _Allocator:
             self.before.append((register, where))
         return instruction
 
-    def _read_explicit(self, virtual: Virtual, physical: list[Any], fixed: int) -> None:
+    def _is_better(self, other: int, source: int, register: int) -> bool:
+        """Whether a two-address instruction had better overwrite `other` than `source`."""
+        if other == source or other in self.location:
+            return False
+        if source in self.location:
+            return True  # The other one dies here: its register can become the destination.
+        hint = self.hints.get(source)
+        return (
+            hint is not None
+            and hint != register
+            and self.holder[hint] is None
+            and self.hints.get(other) in (None, register)
+        )
+
+    def _read_explicit(
+        self, virtual: Virtual, instruction: Any, physical: list[Any], fixed: int
+    ) -> Any:
+        """Find registers for what is read; gives the instruction to use."""
         # Registers of values that are read are not to be given away meanwhile.
         for value in self.reads[self.position]:
             register = self.location.get(value)
@@ -377,7 +400,11 @@ class _Allocator:
             zip(virtual.instruction.kinds, virtual.instruction.roles, strict=True)
         ):
             if kind == "r" and role == "r":
-                physical[place] = self._use(physical[place], fixed)
+                home = self._home(physical[place], instruction, fixed)
+                if home is not None and place == len(virtual.operands) - 1:
+                    instruction, physical[place] = FROM_MEMORY[instruction], home
+                else:
+                    physical[place] = self._use(physical[place], fixed)
             elif kind == "m":
                 mem = physical[place]
                 if mem.base is not None and mem.base >= FIRST_VIRTUAL:
@@ -385,6 +412,22 @@ class _Allocator:
                 if mem.index is not None:
                     mem = mem._replace(index=self._use(mem.index, fixed))
                 physical[place] = mem
+        return instruction
+
+    def _home(self, value: int, instruction: Any, fixed: int) -> Mem | None:
+        """Where in memory the last operand had better be read, rather than in a register.
+
+        That is where there is no register for it any more, or where a parameter in memory is used
+        but here.
+        """
+        home = self.slot.get(value)
+        if home is None or value in self.location or instruction not in FROM_MEMORY:
+            return None
+        arrival = self.arrivals.get(value)
+        in_memory = arrival is not None and arrival.register is None
+        if in_memory and self.uses[value] == [-1, self.position]:
+            return home
+        return None if self._free(value, fixed | self.pinned) is not None else home
 
     def _use(self, value: int, fixed: int) -> int:
         register = self.location.get(value)
@@ -413,8 +456,8 @@ class _Allocator:
                 lines.append((move, (to, source), tag))
         for mem, register in self.stores:
             lines.append((_STORE, (mem, register), tag))
-        if instruction in (_LEA, _LEA32) and virtual.instruction is not instruction:
-            lines.append((instruction, _address(virtual.instruction.key, physical), tag))
+        if instruction in (LEA, LEA32) and virtual.instruction is not instruction:
+            lines.append((instruction, lea_operands(virtual.instruction.key, physical), tag))
         elif isinstance(instruction, Instruction):
             lines.append((instruction, tuple(physical), tag))
         else:
@@ -451,42 +494,3 @@ class _Allocator:
         for move, to, source in reversed(parallel_moves(moves)):
             self.lines.append((move, (to, source), None))
         self.lines.extend(stores)
-
-
-def _read(virtual: Virtual) -> list[int]:
-    """The virtual registers that an instruction reads."""
-    instruction, operands, tied, reads, _, _, _ = virtual
-    values = list(reads)
-    if tied is not None:
-        values.append(tied)
-    for kind, role, operand in zip(instruction.kinds, instruction.roles, operands, strict=True):
-        if kind == "m":
-            if operand.base is not None and operand.base >= FIRST_VIRTUAL:
-                values.append(operand.base)
-            if operand.index is not None:
-                values.append(operand.index)
-        elif kind == "r" and role == "r":
-            values.append(operand)
-    return values
-
-
-def _as_address(instruction: Any, operands: Sequence[Any]) -> Instruction | None:
-    """The `lea` that can do a two-address instruction without overwriting a source, or None."""
-    name, _, kinds = instruction.key.partition("_")
-    if name.removesuffix("32") == "add" and kinds in ("rr", "ri"):
-        return _LEA if name == "add" else _LEA32
-    if name.removesuffix("32") == "shl" and kinds == "ri" and 1 <= operands[1] <= 3:
-        return _LEA if name == "shl" else _LEA32
-    return None
-
-
-def _address(key: str, physical: Sequence[Any]) -> tuple[int, Mem]:
-    """The operands of the `lea` for `key`; the last of `physical` is the tied source."""
-    to, second, source = physical
-    if key.endswith("_rr"):
-        return to, Mem(source, second)
-    if key.startswith("add"):
-        return to, Mem(source, disp=second)
-    if second == 1:
-        return to, Mem(source, source)
-    return to, Mem(None, source, 1 << second)
