@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Final, NamedTuple
 
-from .errors import ExprError, ExprLimitError, ExprValueError
+from .errors import ExprLimitError, ExprValueError
 from .formula import Formula
 from .ir.graph import Graph, GraphTooLarge
 from .ir.reductions import build_reduced
@@ -159,14 +159,12 @@ def install(formula: Formula, kernel: str, features: Features) -> Installed:
     Raises ExprLimitError and Unavailable, and ExprValueError if EXPRJIT_MEMORY is set to
     what it cannot be.
     """
+    code = to_code(formula, kernel, features)
     try:
-        code = to_code(formula, kernel, features)
         owner = memory.install(code.encoded.code)
     except memory.CodeMemoryError as error:
         reason = f"no executable memory: {error}"
         raise Unavailable(reason, error.errno in memory.SHORTAGES) from None
-    except ExprError:
-        raise
     except ValueError as error:
         raise ExprValueError(str(error)) from None
     return Installed(owner.address + code.entry, owner, code.log)

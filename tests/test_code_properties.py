@@ -100,7 +100,8 @@ MOST = {
     "x + 4": 5,
     "x + y": 5,
     "x * 9": 5,
-    "x * 10": 5,
+    "x * 10": 6,
+    "x * 22": 5,
     "x + y * 8": 5,
     "x * 2 + 3": 5,
     "x & 255": 5,
@@ -146,6 +147,67 @@ def test_overflow_is_a_branch_behind_the_arithmetic() -> None:
 def test_a_formula_without_failures_has_no_branch() -> None:
     for source in ("x < y ? x + 3 : y * 5", "min(x, y, z)", "x and y or z", "x << y", "abs(x)"):
         assert not any("j" in key.split("_")[1:] for key in keys(source)), source
+
+
+#: What is known of values shows in the instructions: those that have to be there, and beginnings of
+#: others that must not.
+KNOWN: dict[str, tuple[str, str]] = {
+    "x % (y & 15 | 1)": ("cqo idiv_r", "cmp test jcc"),
+    "x / (y & 7)": ("and32_ri jcc_j idiv_r", "cmp test"),
+    "(x & 0xffff) / (y & 15 | 1)": ("div32_r", "idiv test"),
+    "udiv(x, y & 15 | 1)": ("div_r", "test jcc"),
+    "(x & 0xffff) % 10": ("imul_rri", "mul_r sar"),
+    "(x >>> 1) / 10": ("mul_r", "imul_r sar"),
+    "(x >>> 1) // 8": ("shr_ri", "sar"),
+    "(x & 63) & 127": ("and32_ri", "and_ri"),
+    "i16(x & 255)": ("movzx8_rr", "movsx"),
+    "abs(x & 7)": ("and32_ri", "neg cmov"),
+    "min(x & 7, 9)": ("and32_ri", "cmp cmov"),
+    "(x & 0xff00ff) | (y & 0xff00)": ("and32_ri", "or_rr or32 mov_ri"),
+    "(x & 12) == 4": ("and32_ri cmp32_ri", "cmp_ri"),
+    "(x & 1) + (y & 1) * 8": ("lea32_rm", "shl"),
+    "x * 40": ("lea_rm shl_ri", "imul"),
+    "x + y + 3": ("lea_rm", "add"),
+    "x == 1 or x == 3 or x == 9": ("shrx_rrr", "or"),
+    "(x & 3) == 1 and (x & 12) == 8": ("cmp32_ri", "movzx"),
+    "x == 0 and y == 0": ("or_rr", "test"),
+    "x / (x - y ? 2 : y)": ("sub_rr cmovcc_rr", "cmp_rr"),
+    "(x ^ y) + 1 > (x ^ y) ? x ^ y : (x ^ y) < 0": ("xor_rr", "nothing"),
+    "y ? x / (y ^ z) : y ^ z": ("xor_rr", "nothing"),
+    "x - (x // 100) * 100": ("mul_r", "idiv"),
+}
+
+
+@pytest.mark.parametrize("source", KNOWN)
+@pytest.mark.skipif(not {*OPTIONAL} <= FEATURES, reason="the instructions of a newer processor")
+def test_what_is_known_of_values_shows(source: str) -> None:
+    wanted, unwanted = KNOWN[source]
+    found = keys(source)
+    for key in wanted.split():
+        assert key in found, found
+    for start in unwanted.split():
+        assert not any(key.startswith(start) for key in found), found
+
+
+@pytest.mark.parametrize(
+    ("source", "tests"),
+    [("(x + y) < 0 ? x : y", 0), ("x ^ y ? x : z", 0), ("1 / (x & y)", 0), ("1 / (x * y)", 1)],
+)
+def test_flags_are_not_computed_again(source: str, tests: int) -> None:
+    found = keys(f"({source}) + (x ^ y) + (x & y) + (x + y)")
+    assert len([key for key in found if key in ("test_rr", "cmp_rr")]) == tests
+
+
+def test_under_raise_what_cannot_overflow_is_not_checked() -> None:
+    assert "jcc_j" not in keys("(x & 0xffff) * (y & 0xffff) + (x & 255) - (y & 3)", "raise")
+    assert keys("(x & 0xffff) * y", "raise").count("jcc_j") == 1
+
+
+def test_parameters_on_the_stack_are_memory_operands() -> None:
+    names = "abcdefgh"
+    found = keys("+".join(names))
+    assert found.count("add_rm") >= 2
+    assert found.count("mov_rm") <= 1
 
 
 # Decoding. -----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..ir.graph import CALL, CALL_IF, CONST, Node
+from ..language.operators import LONG
 from . import macros
 from .block import FIRST_VIRTUAL, Macro
 from .registers import RAX
@@ -48,6 +49,9 @@ def _high_half(s: Selector, node: Node, register: int) -> None:
 
 def _never_zero(s: Selector, node: Node, divisor: Node) -> bool:
     """Whether the block was left before `node` if `divisor` is 0, which it may never be."""
+    known = divisor.facts
+    if known.low > 0 or known.high < 0 or known.ones:
+        return True
     check = s.graph.find("eq", divisor, s.graph.const(0))
     if check is None:
         return False
@@ -56,6 +60,20 @@ def _never_zero(s: Selector, node: Node, divisor: Node) -> bool:
     return s.checked.get(check, node.index + 1) <= node.index
 
 
+def _cannot_overflow(dividend: Node, divisor: Node) -> bool:
+    """Whether this is never the least number divided by -1."""
+    known = divisor.facts
+    minus_one = known.low <= -1 <= known.high and not known.zeros
+    return dividend.facts.low > LONG.min or not minus_one
+
+
+#: By whether the divisor is never 0, and whether the quotient always fits.
+_SIGNED: Final = {
+    (False, False): macros.IDIV,
+    (False, True): macros.IDIV_NOT_MINUS_ONE,
+    (True, False): macros.IDIV_NONZERO,
+    (True, True): macros.IDIV_SAFE,
+}
 _PARTNERS: Final = {"div": "rem", "rem": "div", "udiv": "umod", "umod": "udiv"}
 
 
@@ -63,10 +81,17 @@ def _divide(s: Selector, node: Node, register: int) -> None:
     left, right = node.args
     if left_to(s, s.find(_PARTNERS[node.op], left, right), node, register):
         return
+    nonzero = _never_zero(s, node, right)
     if node.op in ("div", "rem"):
-        macro = macros.IDIV_NONZERO if _never_zero(s, node, right) else macros.IDIV
+        macro = _SIGNED[nonzero, _cannot_overflow(left, right)]
+    elif nonzero:
+        halves = (
+            left.facts.low >= 0 <= right.facts.low
+            and (left.facts.high | right.facts.high) >> 32 == 0
+        )
+        macro = macros.DIV32_SAFE if halves else macros.DIV_SAFE
     else:
-        macro = macros.DIV_SAFE if _never_zero(s, node, right) else macros.DIV
+        macro = macros.DIV
     _, other = s.partners.get(node, ("", None))
     both = register, other
     writes = both if node.op in ("div", "udiv") else both[::-1]

@@ -150,6 +150,7 @@ ROWS = [
     row("imul r/m64", "REX.W F7 /5", "r", reads="rax", writes="rax rdx", flags="w"),
     row("div r/m64",  "REX.W F7 /6", "r", reads="rax rdx", writes="rax rdx", flags="w"),
     row("idiv r/m64", "REX.W F7 /7", "r", reads="rax rdx", writes="rax rdx", flags="w"),
+    row("div r/m32",  "F7 /6",       "r", reads="rax rdx", writes="rax rdx", flags="w"),
     row("cqo",        "REX.W 99",    "", reads="rax", writes="rdx"),
     # Multiplication without the upper half.
     row("imul r64, r/m64",        "REX.W 0F AF /r", "rw r", flags="w"),

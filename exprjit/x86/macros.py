@@ -8,6 +8,7 @@ number is MIN.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .assembler import Label, Line, line, place
@@ -58,6 +59,26 @@ def _expand_idiv_nonzero(divisor: int) -> Lines:
     ]
 
 
+def _expand_idiv_safe(divisor: int) -> Lines:
+    return [line("cqo"), line("idiv_r", divisor)], []
+
+
+def _expand_idiv_not_minus_one(divisor: int) -> Lines:
+    zero, done = Label("zero divisor"), Label()
+    return [
+        line("test_rr", divisor, divisor),
+        _jump("e", zero),
+        line("cqo"),
+        line("idiv_r", divisor),
+        place(done),
+    ], [
+        place(zero),
+        line("xor32_rr", RAX, RAX),
+        line("xor32_rr", RDX, RDX),
+        line("jmp_j", done),
+    ]
+
+
 def _expand_div(divisor: int) -> Lines:
     zero, done = Label("zero divisor"), Label()
     return [
@@ -76,6 +97,10 @@ def _expand_div(divisor: int) -> Lines:
 
 def _expand_div_safe(divisor: int) -> Lines:
     return [line("xor32_rr", RDX, RDX), line("div_r", divisor)], []
+
+
+def _expand_div32_safe(divisor: int) -> Lines:
+    return [line("xor32_rr", RDX, RDX), line("div32_r", divisor)], []
 
 
 def _expand_pow() -> Lines:
@@ -249,12 +274,21 @@ def _expand_pext() -> Lines:
 #: operand = 0, in two bytes and whatever the register held before, but at the cost of the flags.
 ZERO = Macro("zero", lambda register: ([line("xor32_rr", register, register)], []), ("w",))
 
-#: rax and rdx = rax / operand and rax % operand; "nonzero" is for a divisor that is not 0,
-#: "safe" for one that is not -1 either.
-IDIV = Macro("idiv", _expand_idiv, ("r",), (RAX,), (RAX, RDX))
-IDIV_NONZERO = Macro("idiv nonzero", _expand_idiv_nonzero, ("r",), (RAX,), (RAX, RDX))
-DIV = Macro("div", _expand_div, ("r",), (RAX,), (RAX, RDX))
-DIV_SAFE = Macro("div safe", _expand_div_safe, ("r",), (RAX,), (RAX, RDX))
+
+def _division(name: str, expand: Callable[[int], Lines]) -> Macro:
+    """rax and rdx = rax / operand and rax % operand."""
+    return Macro(name, expand, ("r",), (RAX,), (RAX, RDX))
+
+
+#: "nonzero" is for a divisor that is not 0, "not -1" for one that is not -1 (or a dividend that is
+#: not MIN), "safe" for both; "32" for operands whose upper halves are 0.
+IDIV = _division("idiv", _expand_idiv)
+IDIV_NONZERO = _division("idiv nonzero", _expand_idiv_nonzero)
+IDIV_NOT_MINUS_ONE = _division("idiv not -1", _expand_idiv_not_minus_one)
+IDIV_SAFE = _division("idiv safe", _expand_idiv_safe)
+DIV = _division("div", _expand_div)
+DIV_SAFE = _division("div safe", _expand_div_safe)
+DIV32_SAFE = _division("div32 safe", _expand_div32_safe)
 
 #: rax = f(rax, second read); the other registers written are clobbered.
 POW = Macro("pow", _expand_pow, (), (RAX, RCX), (RAX, RCX, RDX))

@@ -379,6 +379,8 @@ class _Allocator:
             return False
         if source in self.location:
             return True  # The other one dies here: its register can become the destination.
+        if (source in self.slot) != (other in self.slot):
+            return source in self.slot  # It can be read from memory.
         hint = self.hints.get(source)
         return (
             hint is not None

@@ -11,10 +11,11 @@ from typing import Final
 
 from ..ir.graph import CONST, Node
 from ..language.operators import LONG, OPERATORS
-from .fixed import HIGH_HALVES, left_to, multiply
+from .arithmetic import LOWERINGS as ARITHMETIC
+from .arithmetic import TWO_ADDRESS, add, arithmetic, immediate, lower, size
 from .fixed import LOWERINGS as FIXED
 from .macros import ZERO
-from .registers import CC, Mem
+from .registers import CC
 from .select import Domain, Lowering, Selector
 
 #: The condition codes of comparisons after `cmp a, b`.
@@ -38,32 +39,6 @@ _SIGNED: Final = frozenset(("lt", "le", "gt", "ge"))
 LOWERINGS: dict[str, Lowering] = {}
 #: What is different for booleans of which only the low byte is asked for.
 BYTES: dict[str, Lowering] = {}
-
-
-def immediate(node: Node) -> int | None:
-    """The node's number if it is a constant that an instruction can hold (32 bits, signed)."""
-    if node.op is CONST and -0x8000_0000 <= node.value <= 0x7FFF_FFFF:
-        return node.value
-    return None
-
-
-def size(*nodes: Node) -> str:
-    """The part of an instruction's name that says how much of these values it has to work on.
-
-    Where the upper half is 0 the lower one is enough, which saves a byte: instructions on 32 bits
-    leave the upper half 0.
-    """
-    for node in nodes:
-        if node.facts.low < 0 or node.facts.high > 0xFFFF_FFFF:
-            return ""
-    return "32"
-
-
-def lower(node: Node) -> int | None:
-    """The lower half of a constant, as an immediate of an instruction on 32 bits."""
-    if node.op is CONST:
-        return (node.value + 0x8000_0000 & 0xFFFF_FFFF) - 0x8000_0000
-    return None
 
 
 def constant(s: Selector, value: int, register: int) -> None:
@@ -194,96 +169,6 @@ LOWERINGS.update(select=_select, min=_smaller, max=_smaller, abs=_abs)
 
 # Arithmetic. -------------------------------------------------------------------------------
 
-_TWO_ADDRESS: Final = {
-    "add": "add",
-    "sub": "sub",
-    "bitand": "and",
-    "bitor": "or",
-    "bitxor": "xor",
-    "mul": "imul",
-}
-
-
-def arithmetic(s: Selector, op: str, node: Node, register: int, flags: bool = False) -> None:
-    """`register` = the operands of `node` combined by `op`."""
-    left, right = node.args
-    # The flags of an addition are about all of it.
-    part = "" if flags else size(node)
-    number = lower(right) if part else immediate(right)
-    mnemonic = _TWO_ADDRESS[op] + part
-    if number is None:
-        second = s.register(right)
-        s.emit(mnemonic + "_rr", register, second, tied=s.register(left), flags=flags)
-    elif op == "mul":
-        s.emit(mnemonic + "_rri", register, s.register(left), number, flags=flags)
-    else:
-        s.emit(mnemonic + "_ri", register, number, tied=s.register(left), flags=flags)
-
-
-def _checked(s: Selector, node: Node, register: int) -> bool:
-    """Emit arithmetic whose overflow leaves the block, if `node` is such."""
-    if node not in s.trapping:
-        return False
-    arithmetic(s, node.op, node, register, flags=True)
-    s.tag = s.trapping[node]
-    s.emit("jcc_j", CC["o"], s.leave)
-    return True
-
-
-def _scaled(s: Selector, node: Node) -> tuple[Node, int] | None:
-    """The operand and the scale if `node` is a shift that an address can do for nothing."""
-    if node.op == "shl" and not s.wanted(node):
-        count = node.args[1]
-        if count.op is CONST and 1 <= count.value <= 3:
-            return node.args[0], 1 << count.value
-    return None
-
-
-def _add(s: Selector, node: Node, register: int) -> None:
-    if _checked(s, node, register):
-        return
-    left, right = node.args
-    for base, other in ((left, right), (right, left)):
-        scaled = _scaled(s, other)
-        if scaled is None:
-            continue
-        index, scale = scaled
-        offset = immediate(base)
-        if offset is not None:
-            address = Mem(None, s.register(index), scale, offset)
-        elif base.op is CONST:
-            continue
-        else:
-            address = Mem(s.register(base), s.register(index), scale)
-        s.emit(f"lea{size(node)}_rm", register, address)
-        return
-    offset = immediate(right)
-    if offset is not None:
-        # As short as an addition, and the operand may live on.
-        s.emit(f"lea{size(node)}_rm", register, Mem(s.register(left), disp=offset))
-        return
-    arithmetic(s, "add", node, register)
-
-
-def _sub(s: Selector, node: Node, register: int) -> None:
-    if not _checked(s, node, register):
-        arithmetic(s, "sub", node, register)
-
-
-def _mul(s: Selector, node: Node, register: int) -> None:
-    if _checked(s, node, register):
-        return
-    if node in s.partners:
-        op, high = s.partners[node]
-        multiply(s, op, node, register, high)
-        return
-    factor = immediate(node.args[1])
-    if factor in (3, 5, 9):
-        source = s.register(node.args[0])
-        s.emit("lea_rm", register, Mem(source, source, factor - 1))
-    elif not any(left_to(s, s.find(op, *node.args), node, register) for op in HIGH_HALVES):
-        arithmetic(s, "mul", node, register)
-
 
 def _one_operand(mnemonic: str) -> Lowering:
     def lower(s: Selector, node: Node, register: int) -> None:
@@ -300,9 +185,6 @@ def _moved(mnemonic: str) -> Lowering:
 
 
 LOWERINGS.update(
-    add=_add,
-    sub=_sub,
-    mul=_mul,
     neg=_one_operand("neg_r"),
     bitnot=_one_operand("not_r"),
     bswap=_one_operand("bswap_r"),
@@ -322,7 +204,7 @@ def _bitwise_byte(s: Selector, node: Node, register: int) -> None:
     if not (left.boolean and right.boolean):
         LOWERINGS[node.op](s, node, register)
         return
-    s.emit(f"{_TWO_ADDRESS[node.op]}32_rr", register, s.byte(right), tied=s.byte(left))
+    s.emit(f"{TWO_ADDRESS[node.op]}32_rr", register, s.byte(right), tied=s.byte(left))
 
 
 def _of_bytes(s: Selector, node: Node, register: int) -> bool:
@@ -383,7 +265,7 @@ def _bitor(s: Selector, node: Node, register: int) -> None:
     left, right = (arg.facts.zeros for arg in node.args)
     if left | right == LONG.mask:
         # No bit is set in both, so it is a sum, and there are more ways to make that.
-        _add(s, node, register)
+        add(s, node, register)
     else:
         arithmetic(s, "bitor", node, register)
 
@@ -438,6 +320,7 @@ LOWERINGS.update(
     ctz=_ctz,
 )
 
+LOWERINGS.update(ARITHMETIC)
 LOWERINGS.update(FIXED)
 
 assert all(row.expansion or name in LOWERINGS for name, row in OPERATORS.items())

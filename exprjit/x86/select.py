@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from ..ir.graph import CONST, PARAM, Bail, Graph, Node
 from .assembler import Label
 from .block import FIRST_VIRTUAL, Block, Macro, Virtual
+from .flags import reuse_flags
 from .instructions import INSTRUCTIONS
 from .macros import Log
 
@@ -141,7 +142,7 @@ class Selector:
         while bails:
             self._bail(bails.pop())
             close()
-        code = [virtual for group in reversed(groups) for virtual in group]
+        code = reuse_flags([virtual for group in reversed(groups) for virtual in group])
         params = {
             node.value: register for node, register in self.registers.items() if node.op is PARAM
         }
