@@ -118,6 +118,22 @@ CHOICES = [
     "x if y > 3 else z if y < -3 else w",
     "(x >= 0) * 5 + (y < 0) * 3",
 ]
+ARMS = [
+    # Arms that are dear, with much that is alive across them, in them and behind them.
+    "x > y ? gcd(x, z) * x + y : y * z - x",
+    "x > 0 ? gcd(x, y) : y > 0 ? x ** (y & 7) : isqrt(z & 0xffffff) + x / (y | 1)",
+    "a = x * y; b = y ^ z; c = z - x; d = x + 7; (x < y ? udiv(a, b) + c * d : a) + b * c - d ^ a",
+    "(x > 3 and isqrt(y & 0xffff) > 2) + (x < 9 or y / (z | 1) > 3) * 2",
+    "x > y ? (y > z ? x / (y - 3) : y % (z - 5)) + w : (z > w ? z / x : w % y) * x",
+    "a = x > 0 ? x / y : y; b = y > 0 ? a % z : z; a > b ? gcd(a, b) : a - b",
+    "".join(f"t{n} = x * {n + 3} ^ y; " for n in range(18))
+    + "(x > y ? gcd(t0, t1) + "
+    + " * ".join(f"t{n}" for n in range(9))
+    + " : t17 / (t16 | 1)) + "
+    + " - ".join(f"t{n}" for n in range(18)),
+    "".join(f"x == {n} ? y / (z + {n}) - w : " for n in range(25)) + "x ** 3",
+    "x > 3 ? x * y + z * w - x * w : (y > 3 ? x * x * x : z * z - y * w)",
+]
 LONG = [
     # Every term is needed twice, so all of them are alive at once.
     "".join(f"t{n} = (x ^ {n * 77}) * (y + {n}); " for n in range(40))
@@ -133,4 +149,4 @@ LONG = [
     "x - (y * " * 100 + "z" + ")" * 100,
     " + ".join(f"mulhi(x + {n}, y) * (x << y + {n}) % (z | {2 * n + 1})" for n in range(10)),
 ]
-CORPUS = HASHES + CALENDARS + BITS + POLYNOMIALS + DIVISIONS + CHOICES + LONG
+CORPUS = HASHES + CALENDARS + BITS + POLYNOMIALS + DIVISIONS + CHOICES + ARMS + LONG

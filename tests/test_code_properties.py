@@ -5,6 +5,7 @@ Properties, most of them seen by an independent decoder, instead of listings to 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ from machine_harness import (
 
 from exprjit.formula import Formula
 from exprjit.language.operators import MAX, MIN
-from exprjit.x86 import kernels, vectorcall
+from exprjit.x86 import kernels, select, vectorcall
+from exprjit.x86.arms import Arms
 from exprjit.x86.assembler import Label, encode
 from exprjit.x86.regalloc import ORDER
 from exprjit.x86.registers import RAX, RSP, Mem
@@ -208,6 +210,79 @@ def test_parameters_on_the_stack_are_memory_operands() -> None:
     found = keys("+".join(names))
     assert found.count("add_rm") >= 2
     assert found.count("mov_rm") <= 1
+
+
+# What is branched around. ---------------------------------------------------------------------
+
+#: Formulas with arms that are dear, and how many branches around there are.
+DEAR_ARMS = {
+    "x > 0 ? gcd(x, y) : y": 1,
+    "x > 0 ? y : gcd(x, y)": 1,
+    "x > 0 ? gcd(x, y) : x ** y": 2,
+    "x > 3 and isqrt(y) > 2": 1,
+    "x > 3 or y % z == 2": 1,
+    "y ? x / y : 0": 1,
+    "x > 0 ? (y > 0 ? x / y : x % z) : x / z": 4,
+    "x ? x and x / x : 0": 2,
+    "x > 3 ? x * y + 1 : 5": 0,
+    "x > 0 ? x / 10 : x % 7": 0,
+    "(x > 0 ? gcd(x, y) : y) + gcd(x, y)": 0,
+}
+
+
+def forks(source: str, mode: str = "wrap") -> int:
+    block = kernels.checked_function(graph_of(Formula(source, overflow=mode)), FEATURES).block
+    return [virtual.instruction.key for virtual in block.code].count("fork")
+
+
+@pytest.mark.parametrize("source", DEAR_ARMS)
+def test_dear_arms_are_branched_around(source: str) -> None:
+    assert forks(source) == DEAR_ARMS[source]
+
+
+def test_what_is_not_0_where_an_arm_is_taken_divides_unchecked() -> None:
+    assert keys("y ? udiv(x, y) : 0").count("test_rr") == 1
+    found = keys("x > 3 ? udiv(x, y) : 0")
+    assert (found.count("test_rr"), found.count("jcc_j")) == (1, 2)
+
+
+def test_checks_wait_for_the_arm_that_they_are_about() -> None:
+    """The overflow of what is in the arm is a branch behind it, not a condition before."""
+    found = keys("x > 3 ? x * y + z * y - x * z : 5", "raise")
+    assert "setcc_r" not in found
+    assert found.count("imul_rr") == 3
+
+
+def test_a_check_does_not_wait_behind_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bail before a call has to come before it: afterwards the call has happened."""
+    graph = graph_of(Formula("x > 3 ? x / y : 0", ["x", "y"]))
+    arms = Arms(graph, graph.live())
+    monkeypatch.setattr(select.Selector, "effect_between", lambda *_: True)
+    block = kernels.checked_function(graph, FEATURES).block
+    order = [virtual.instruction.key for virtual in block.code]
+    assert arms.possible
+    assert order.index("jcc_j") < order.index("fork")
+
+
+def test_many_nested_arms_take_time_in_proportion() -> None:
+    def steps(count: int) -> int:
+        source = "".join(f"x == {n * 70} ? y ** {n + 5} : " for n in range(count)) + "z / y"
+        graph = graph_of(Formula(source))
+        calls = 0
+
+        def count_calls(frame: Any, event: str, arg: Any) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        before = sys.getprofile()
+        sys.setprofile(count_calls)
+        try:
+            kernels.checked_function(graph, FEATURES)
+        finally:
+            sys.setprofile(before)
+        return calls
+
+    assert steps(800) < 2.6 * steps(400)
 
 
 # Decoding. -----------------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """Code over virtual registers: what selection makes and the register allocator takes.
 
-A block is straight-line: its branches only leave it (to a bail label), and what loops or
-has arms is a macro, one instruction to the allocator and a few to the encoder.  Values are
-in SSA form: each virtual register is written once, so one that is spilled is stored once,
-where it is made.
+A block is straight-line but for what is branched around: other branches only leave it (to a
+bail label), and what loops is a macro, one instruction to the allocator and a few to the
+encoder.  Values are in SSA form: each virtual register is written once, so one that is spilled is
+stored once, where it is made.
 """
 
 from __future__ import annotations
@@ -48,6 +48,49 @@ class Macro:
         return f"<{self.key}>"
 
 
+class Fork:
+    """A branch around what follows, up to `join`, unless a condition holds.
+
+    Its operand is the condition code; the flags are there.
+    """
+
+    __slots__ = ("join",)
+
+    key = "fork"
+    kinds = ("c",)
+    roles = ("i",)
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+
+    def __init__(self, join: Join) -> None:
+        self.join = join
+
+    def __repr__(self) -> str:
+        return "<fork>"
+
+
+class Join:
+    """Where both ways meet again.
+
+    Operands: the value here, that of the way through, and that of the way around, which is there
+    before the fork. Forks and joins nest.
+    """
+
+    __slots__ = ("label",)
+
+    key = "join"
+    kinds = ("r", "r", "r")
+    roles = ("w", "r", "r")
+    reads: tuple[int, ...] = ()
+    writes: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self.label = Label("join")
+
+    def __repr__(self) -> str:
+        return "<join>"
+
+
 class Virtual(NamedTuple):
     """An instruction over virtual registers.
 
@@ -58,7 +101,7 @@ class Virtual(NamedTuple):
     tag: the source range it belongs to.
     """
 
-    instruction: Instruction | Macro
+    instruction: Instruction | Macro | Fork | Join
     operands: tuple[Any, ...]
     tied: int | None
     reads: tuple[int, ...]

@@ -24,6 +24,8 @@ def left_to(s: Selector, partner: Node | None, node: Node, register: int) -> boo
     """Leave `node` to the instruction of `partner`, if that stands before and has no other yet."""
     if partner is None or partner.index > node.index or partner in s.partners:
         return False
+    if partner in s.made:
+        return False  # It is made in an arm, behind this.
     s.register(partner)
     s.partners[partner] = node.op, register
     return True
@@ -51,6 +53,8 @@ def _never_zero(s: Selector, node: Node, divisor: Node) -> bool:
     """Whether the block was left before `node` if `divisor` is 0, which it may never be."""
     known = divisor.facts
     if known.low > 0 or known.high < 0 or known.ones:
+        return True
+    if divisor in s.nonzero:
         return True
     check = s.graph.find("eq", divisor, s.graph.const(0))
     if check is None:

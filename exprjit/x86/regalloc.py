@@ -8,56 +8,30 @@ free, or an instruction needs just that one) is reloaded behind the instruction 
 and stored once, where it is made; a constant is not stored but loaded again.
 
 Of the values that could make room the one whose next use, seen backwards, is farthest goes
-(Belady's rule).  Blocks are straight-line and in SSA form, so there is nothing to join.
+(Belady's rule).  Blocks are in SSA form.  Where there is a way around some code, what both ways
+expect is brought together at its fork.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from .alternatives import FROM_MEMORY, LEA, LEA32, as_lea, can_swap, lea_operands, swapped_condition
 from .assembler import Line
-from .block import FIRST_VIRTUAL, Block, Virtual, registers_read
+from .assembler import place as placed
+from .block import FIRST_VIRTUAL, Block, Fork, Join, Virtual
 from .instructions import INSTRUCTIONS, Instruction
-from .moves import parallel_moves
-from .registers import (
-    CALLEE_SAVED,
-    R8,
-    R9,
-    R10,
-    R11,
-    R12,
-    R13,
-    R14,
-    R15,
-    RAX,
-    RBP,
-    RBX,
-    RCX,
-    RDI,
-    RDX,
-    RSI,
-    Mem,
-)
-
-#: What may be given out: first those whose names are short in the encoding, last those that have
-#: to be saved for the caller. The result goes to rax, so that is not given away early.
-ORDER: Final = (
-    RCX, RDX, RSI, RDI, RAX, R8, R9, R10, R11, RBX, RBP, R12, R13, R14, R15,
-)  # fmt: skip
+from .liveness import ORDER as ORDER
+from .liveness import Arrival as Arrival
+from .liveness import Liveness, preferred
+from .moves import MOVE, parallel_moves
+from .registers import CALLEE_SAVED, Mem, negate
 
 _LOAD: Final = INSTRUCTIONS["mov_rm"]
+_BRANCH: Final = INSTRUCTIONS["jcc_j"]
 _STORE: Final = INSTRUCTIONS["mov_mr"]
 _NUMBER: Final = INSTRUCTIONS["mov_ri"]
-
-
-class Arrival(NamedTuple):
-    """Where a parameter is when the block begins: a register, a place in memory, or both."""
-
-    register: int | None
-    home: Mem | None
 
 
 class Allocation(NamedTuple):
@@ -96,14 +70,6 @@ def allocate(
     return Allocation(lines, allocator.cold, allocator.slots, saved)
 
 
-def preferred(block: Block) -> list[int]:
-    """The order in which to give registers out: those last that instructions insist on."""
-    insisted: set[int] = set()
-    for instruction, *_ in block.code[:-1]:
-        insisted.update(instruction.reads, instruction.writes)
-    return sorted(ORDER, key=lambda r: (r in CALLEE_SAVED, r in insisted))
-
-
 class _Allocator:
     """The walk's state; all of it is about the point just behind the instruction at hand."""
 
@@ -124,57 +90,19 @@ class _Allocator:
         self.location: dict[int, int] = {}
         #: Where values that left their register are kept.
         self.slot: dict[int, Mem] = {v: a.home for v, a in arrivals.items() if a.home is not None}
-        #: Values that are made again instead of kept.
-        self.constants: dict[int, int] = {}
-        #: For every value the positions where it is made and used, ascending.
-        self.uses: dict[int, list[int]] = {v: [-1] for v in arrivals}
-        #: What each instruction reads.
-        self.reads = [registers_read(virtual) for virtual in self.code]
-        #: Registers that it would be good to have a value in.
-        self.hints: dict[int, int] = {
-            v: a.register for v, a in arrivals.items() if a.register is not None
-        }
-        #: By register: where in the code instructions insist on it, ascending, and the parameter
-        #: that arrives there with its last use.
-        self.insisted: list[list[int]] = [[] for _ in range(FIRST_VIRTUAL)]
-        self.arriving: list[tuple[int, int]] = [(-1, -1)] * FIRST_VIRTUAL
-        #: Of what is made in place of a value that dies there, and so on: the first such value.
-        self.origin: dict[int, int] = {}
-        self._scan()
+        self.live = Liveness(self.code, arrivals)
+        self.constants = self.live.constants
+        self.uses = self.live.uses
+        self.hints = self.live.hints
+        #: For the joins whose forks are yet to come: what was in registers behind them, the
+        #: register of their value, and the value of the way around.
+        self.joins: list[tuple[dict[int, int], int, int]] = []
         #: What the instruction at hand needs done around it.
         self.pinned = 0
         self.before: list[tuple[int, int]] = []
         self.moves: list[tuple[int, int]] = []
         self.stores: list[tuple[Mem, int]] = []
         self.restores: list[tuple[int, int]] = []
-
-    def _scan(self) -> None:
-        uses, hints = self.uses, self.hints
-        for position, virtual in enumerate(self.code):
-            instruction, operands, tied, _, writes, _, _ = virtual
-            for value in self.reads[position]:
-                uses[value].append(position)
-            for role, operand in zip(instruction.roles, operands, strict=True):
-                if role in ("w", "rw") and type(operand) is int:
-                    uses[operand] = [position]
-            for fixed, written in zip(instruction.writes, writes, strict=True):
-                if written is not None:
-                    uses[written] = [position]
-                    hints[written] = fixed
-            for fixed in {*instruction.reads, *instruction.writes}:
-                self.insisted[fixed].append(position)
-            if instruction is _NUMBER:
-                self.constants[operands[0]] = operands[1]
-        for position, (instruction, operands, tied, *_) in enumerate(self.code):
-            # What is made in place of a value that dies here had best be where that was.
-            if tied is not None and uses[tied][-1] == position:
-                made = operands[instruction.roles.index("rw")]
-                self.origin[made] = self.origin.get(tied, tied)
-                if tied in hints:
-                    hints.setdefault(made, hints[tied])
-        for value, arrival in self.arrivals.items():
-            if arrival.register is not None:
-                self.arriving[arrival.register] = value, uses[value][-1]
 
     # Registers. ----------------------------------------------------------------------------
 
@@ -197,23 +125,9 @@ class _Allocator:
         free = [r for r in self.order if holder[r] is None and not forbidden >> r & 1]
         if value is not None:
             for register in free:
-                if not self._is_wanted(register, value):
+                if not self.live.is_wanted(register, value, self.position):
                     return register
         return free[0] if free else None
-
-    def _is_wanted(self, register: int, value: int) -> bool:
-        """Whether something else will have to be in the register while `value` is alive.
-
-        That is a parameter that arrives there, or what an instruction insists on.
-        """
-        origin = self.origin.get(value, value)
-        made = self.uses[origin][0]
-        parameter, last_use = self.arriving[register]
-        if last_use > made and parameter not in (value, origin):
-            return True
-        insisted = self.insisted[register]
-        first = bisect_right(insisted, made)
-        return first < len(insisted) and insisted[first] < self.position
 
     def _take(self, value: int | None, forbidden: int) -> int:
         """A register for `value` at the instruction at hand, evicting another if need be."""
@@ -278,6 +192,12 @@ class _Allocator:
         self.position = position
         self.before, self.moves, self.stores, self.restores = [], [], [], []
         self.pinned = 0
+        if isinstance(instruction, Join):
+            self._join(virtual, instruction)
+            return
+        if isinstance(instruction, Fork):
+            self._fork(virtual, instruction)
+            return
         fixed = 0
         for register in (*instruction.reads, *instruction.writes):
             fixed |= 1 << register
@@ -290,6 +210,59 @@ class _Allocator:
         instruction = self._read_explicit(virtual, instruction, physical, fixed)
         self._read_fixed(virtual)
         self._finish(instruction, physical, virtual)
+
+    def _join(self, virtual: Virtual, join: Join) -> None:
+        """Both ways come here with the same values in the same registers."""
+        value, through, around = virtual.operands
+        register = self.location.get(value)
+        if register is None:
+            register = self._take(value, 0)
+            self.touched |= 1 << register
+        if value in self.slot:
+            self.stores.append((self.slot[value], register))
+        self._release(value)
+        self.joins.append((dict(self.location), register, around))
+        self._hold(through, register)
+        self.lines += [self._load(evicted, to, virtual.tag) for to, evicted in self.restores]
+        self.lines += [(_STORE, (mem, source), virtual.tag) for mem, source in self.stores]
+        self.lines.append(placed(join.label))
+
+    def _fork(self, virtual: Virtual, fork: Fork) -> None:
+        """Bring together what the way through expects here, and what the join does.
+
+        What is alive behind the join is here where it is there; what only the way through reads
+        finds what registers are left, and is brought to where it is expected behind the fork.
+        """
+        expected = dict(self.location)
+        here, register, around = self.joins.pop()
+        if around in here:
+            self.before.append((register, here[around]))
+        else:
+            here[around] = register
+        taken = {register, *here.values()}
+        loads: list[tuple[int, int]] = []
+        for value, where in expected.items():
+            if value in here:
+                continue
+            free = [where, *self.order]
+            to = next((r for r in free if r not in taken), None)
+            if to is None:
+                loads.append((value, where))
+                if value not in self.constants and value not in self.slot:
+                    self.slot[value] = self._new_slot()
+            else:
+                here[value] = to
+                taken.add(to)
+        self.holder = [None] * FIRST_VIRTUAL
+        self.location = {}
+        for value, where in here.items():
+            self._hold(value, where)
+        moves = [(to, here[value]) for value, to in expected.items() if value in here]
+        lines, tag = self.lines, virtual.tag
+        lines += [self._load(value, to, tag) for value, to in loads]
+        lines += [(move, (to, source), tag) for move, to, source in reversed(parallel_moves(moves))]
+        lines.append((_BRANCH, (negate(virtual.operands[0]), fork.join.label), tag))
+        lines += [(MOVE, move, tag) for move in self.before]
 
     def _clear(
         self,
@@ -360,9 +333,9 @@ class _Allocator:
             hint = self.hints.get(source) if lea else None
             if hint is None or self.holder[hint] is not None or self.pinned >> hint & 1:
                 hint = register
-            if hint == register and self._is_wanted(register, source):
+            if hint == register and self.live.is_wanted(register, source, self.position):
                 other = self._free(source, self.pinned | fixed | 1 << register)
-                if other is not None and not self._is_wanted(other, source):
+                if other is not None and not self.live.is_wanted(other, source, self.position):
                     hint = other
             self._hold(source, hint)
             where = hint
@@ -394,7 +367,7 @@ class _Allocator:
     ) -> Any:
         """Find registers for what is read; gives the instruction to use."""
         # Registers of values that are read are not to be given away meanwhile.
-        for value in self.reads[self.position]:
+        for value in self.live.reads[self.position]:
             register = self.location.get(value)
             if register is not None:
                 self.pinned |= 1 << register

@@ -13,6 +13,7 @@ from ..ir.graph import CONST, Node
 from ..language.operators import LONG, OPERATORS
 from .arithmetic import LOWERINGS as ARITHMETIC
 from .arithmetic import TWO_ADDRESS, add, arithmetic, immediate, lower, size
+from .arms import branch
 from .fixed import LOWERINGS as FIXED
 from .macros import ZERO
 from .registers import CC
@@ -146,7 +147,15 @@ BYTES.update(dict.fromkeys(_TRUTHS, truth_byte))
 
 def _select(s: Selector, node: Node, register: int) -> None:
     condition, then, otherwise = node.args
-    cc = flags(s, condition)
+
+    def test() -> int:
+        return flags(s, condition)
+
+    if branch(s, node, register, condition, True, then, otherwise, test):
+        return
+    if branch(s, node, register, condition, False, otherwise, then, test):
+        return
+    cc = test()
     s.emit("cmovcc_rr", cc, register, s.register(then), tied=s.register(otherwise))
 
 
@@ -199,20 +208,37 @@ LOWERINGS.update(
 _MASKS: Final = {0xFF: "movzx8_rr", 0xFFFF: "movzx16_rr", 0xFFFF_FFFF: "mov32_rr"}
 
 
+def _short_cut(s: Selector, node: Node, register: int) -> bool:
+    """Leave the right side of a conjunction or disjunction out where the left one decides."""
+    left, right = node.args
+    if not (left.boolean and right.boolean):
+        return False
+    conjunction = node.op == "bitand"
+    around = int(not conjunction)
+    return branch(s, node, register, left, conjunction, right, around, lambda: flags(s, left))
+
+
 def _bitwise_byte(s: Selector, node: Node, register: int) -> None:
     left, right = node.args
     if not (left.boolean and right.boolean):
         LOWERINGS[node.op](s, node, register)
+        return
+    if node.op != "bitxor" and _short_cut(s, node, register):
         return
     s.emit(f"{TWO_ADDRESS[node.op]}32_rr", register, s.byte(right), tied=s.byte(left))
 
 
 def _of_bytes(s: Selector, node: Node, register: int) -> bool:
     """Combine booleans as bytes, unless somebody asked for all of both."""
-    if not all(arg.boolean for arg in node.args) or all(map(s.wanted, node.args)):
+    if not all(arg.boolean for arg in node.args):
+        return False
+    if node.op != "bitxor" and _short_cut(s, node, register):
+        return True
+    if all(map(s.wanted, node.args)):
         return False
     byte = s.new()
-    _bitwise_byte(s, node, byte)
+    left, right = node.args
+    s.emit(f"{TWO_ADDRESS[node.op]}32_rr", byte, s.byte(right), tied=s.byte(left))
     s.emit("movzx8_rr", register, byte)
     return True
 

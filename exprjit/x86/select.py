@@ -10,12 +10,13 @@ The instructions themselves are chosen by a domain of lanes (scalar.py).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from ..ir.graph import CONST, PARAM, Bail, Graph, Node
+from .arms import Arms
 from .assembler import Label
-from .block import FIRST_VIRTUAL, Block, Macro, Virtual
+from .block import FIRST_VIRTUAL, Block, Fork, Join, Macro, Virtual
 from .flags import reuse_flags
 from .instructions import INSTRUCTIONS
 from .macros import Log
@@ -38,6 +39,17 @@ class Domain(NamedTuple):
     constant: Callable[[Selector, int, int], None]
 
 
+class _Walk(NamedTuple):
+    """Nodes to come to, last first, the bail conditions among them, and what to do at the end.
+
+    Only the walks over arms have an end.
+    """
+
+    nodes: Iterator[Node]
+    bails: list[Bail]
+    end: Callable[[], None] | None
+
+
 class Selector:
     """The walk's state, and what lowerings may ask for."""
 
@@ -56,6 +68,16 @@ class Selector:
         self.bytes: dict[Node, int] = {}
         #: Where conditions were checked: before the nodes from this index on.
         self.checked = {bail.condition: bail.position for bail in graph.bails}
+        #: What only arms need; what was made in arms; what is not 0 in the arm at hand; its guards.
+        self.arms = Arms(graph, nodes)
+        self.made: set[Node] = set()
+        self.nonzero: set[Node] = set()
+        self.guards: list[Node | None] = []
+        #: By guard: the bail conditions under it; and those that are left to an arm.
+        self.guarded: dict[Node, list[Bail]] = {}
+        self.claimed: set[Bail] = set()
+        #: The walks to be done, the innermost arm's last.
+        self._walks: list[_Walk] = []
         #: Nodes whose overflow flag leaves the block, with the source range of the check.
         self.trapping: dict[Node, Any] = {}
         #: By the node whose instruction computes both: the operator and the register of another.
@@ -67,6 +89,8 @@ class Selector:
         self._count = FIRST_VIRTUAL
         #: The instructions of the node at hand, in order.
         self._group: list[Virtual] = []
+        #: The instructions of the nodes so far, the last node's first.
+        self._groups: list[list[Virtual]] = []
 
     def new(self) -> int:
         """A fresh virtual register."""
@@ -102,7 +126,7 @@ class Selector:
 
     def emit(
         self,
-        key: str | Macro,
+        key: str | Macro | Fork | Join,
         *operands: Any,
         tied: int | None = None,
         reads: tuple[int, ...] = (),
@@ -113,41 +137,67 @@ class Selector:
         instruction = INSTRUCTIONS[key] if isinstance(key, str) else key
         self._group.append(Virtual(instruction, operands, tied, reads, writes, flags, self.tag))
 
+    def asked(self, node: Node) -> bool:
+        """Whether somebody needs `node` in a register, all of it or its low byte."""
+        return node in self.registers or node in self.bytes
+
     def run(self, result: Callable[[Selector, int], None]) -> Block:
         """Select everything; `result` emits what becomes of the result's register."""
-        groups: list[list[Virtual]] = []
         graph = self.graph
-
-        def close() -> None:
-            if self._group:
-                groups.append(self._group)
-                self._group = []
-
         self.tag = graph.result.span
         result(self, self.register(graph.result))
-        close()
+        self.close()
         for node in graph.effects:
             self.register(node)
-        bails = [bail for bail in graph.bails if not self._rides(bail)]
-        for node in self.nodes:
-            while bails and bails[-1].position > node.index:
-                self._bail(bails.pop())
-                close()
-            if node in self.registers and node.op is not PARAM:
-                self._lower(node, self.registers[node], self.domain.lowerings)
-                close()
-            elif node in self.bytes:
-                self._lower(node, self.bytes[node], self.domain.bytes)
-                close()
-        while bails:
-            self._bail(bails.pop())
-            close()
-        code = reuse_flags([virtual for group in reversed(groups) for virtual in group])
+        bails = [bail for bail in graph.bails if not self.rides(bail, self.live)]
+        for bail in bails:
+            if bail.condition.op == "bitand":
+                for guard in bail.condition.args:
+                    self.guarded.setdefault(guard, []).append(bail)
+        self.walk(iter(self.nodes), bails, None)
+        while self._walks:
+            self._step(self._walks[-1])
+        code = reuse_flags([virtual for group in reversed(self._groups) for virtual in group])
         params = {
             node.value: register for node, register in self.registers.items() if node.op is PARAM
         }
         calls = bool(graph.externs)
         return Block(code, dict(sorted(params.items())), self.leave, bool(graph.bails), calls)
+
+    def walk(
+        self, nodes: Iterator[Node], bails: list[Bail], end: Callable[[], None] | None
+    ) -> None:
+        """Walk over `nodes` next, last first, with the bail conditions among them; then `end`."""
+        self._walks.append(_Walk(nodes, bails, end))
+
+    def _step(self, walk: _Walk) -> None:
+        """Go on with a walk to its next node, or end it."""
+        node = next(walk.nodes, None)
+        while walk.bails and (node is None or walk.bails[-1].position > node.index):
+            bail = walk.bails.pop()
+            if bail not in self.claimed:
+                self._bail(bail)
+                self.close()
+        if node is None:
+            self._walks.pop()
+            if walk.end is not None:
+                walk.end()
+            return
+        if node in self.made:
+            return
+        if walk.end is not None:
+            self.made.add(node)
+        if node in self.registers and node.op is not PARAM:
+            self._lower(node, self.registers[node], self.domain.lowerings)
+        elif node in self.bytes:
+            self._lower(node, self.bytes[node], self.domain.bytes)
+        self.close()
+
+    def close(self) -> None:
+        """The instructions so far are those of one node; the next ones come before them."""
+        if self._group:
+            self._groups.append(self._group)
+            self._group = []
 
     def _lower(self, node: Node, register: int, lowerings: dict[str, Lowering]) -> None:
         self.tag = node.span
@@ -160,8 +210,8 @@ class Selector:
         self.tag = bail.span
         self.domain.bail(self, bail.condition)
 
-    def _rides(self, bail: Bail) -> bool:
-        """Whether the condition is the overflow of arithmetic that is done anyway.
+    def rides(self, bail: Bail, nodes: Collection[Node]) -> bool:
+        """Whether the condition is the overflow of arithmetic that is done anyway, among `nodes`.
 
         It is then checked by a branch behind that instruction.  That may be earlier than
         the condition's place, which does no harm: bailing early only means that the
@@ -172,13 +222,16 @@ class Selector:
             return False
         operation = condition.op.removesuffix("_overflows")
         node = self.find(operation, *condition.args)
-        if node is None or operation == "pow" or self._effect_between(bail.position, node.index):
+        if node not in nodes or operation == "pow":
+            return False
+        assert node is not None
+        if self.effect_between(bail.position, node.index):
             return False
         self.register(node)
         self.trapping[node] = bail.span
         return True
 
-    def _effect_between(self, start: int, stop: int) -> bool:
+    def effect_between(self, start: int, stop: int) -> bool:
         """Whether a call that may have effects is among the nodes from `start` to `stop`."""
         effects = self.graph.effects
         first = bisect_left(effects, start, key=lambda node: node.index)
