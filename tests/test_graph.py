@@ -394,3 +394,46 @@ def test_deep_programs_are_built_without_recursion(source: str, mode: str) -> No
 
 def test_the_rules_of_both_modes_are_there() -> None:
     assert set(BY_MODE) == {"wrap", "raise"}
+
+
+# Bytes in reverse order. -----------------------------------------------------------------------
+
+SWAPS = {
+    "(x & 255) << 24 | (x >> 8 & 255) << 16 | (x >> 16 & 255) << 8 | x >> 24 & 255": 32,
+    "(x & 0xff) << 24 | (x & 0xff00) << 8 | x >> 8 & 0xff00 | x >> 24 & 0xff": 32,
+    "x >>> 24 & 255 | (x >>> 16 & 255) << 8 | ((x >>> 8 & 255) << 16 | (x & 255) << 24)": 32,
+    "(x & 255) << 8 | x >> 8 & 255": 48,
+    " | ".join(f"(x >>> {8 * n} & 255) << {56 - 8 * n}" for n in range(8)): 0,
+    "x >>> 56 | (x & 255) << 56 | x >>> 40 & 0xff00 | (x & 0xff00) << 40 | x >>> 24 & 0xff0000"
+    " | (x & 0xff0000) << 24 | x >>> 8 & 0xff000000 | (x & 0xff000000) << 8": 0,
+}
+
+
+@pytest.mark.parametrize("source", SWAPS)
+def test_bytes_in_reverse_order_are_one_instruction(source: str) -> None:
+    graph = graph_of(source)
+    used = [node.op for node in graph.live() if node.op not in ("param", "const")]
+    assert used == (["bswap", "shr"] if SWAPS[source] else ["bswap"])
+    formula = Formula(source)
+    for value in (*EDGES, 0x0123456789ABCDEF):
+        assert evaluate(graph, (value,)) == formula.interpret(value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "(x & 255) << 24 | (x >> 8 & 255) << 16 | (x >> 16 & 255) << 8 | x >> 24",
+        "(x & 255) << 24 | (x >> 8 & 255) << 16 | (x >> 16 & 127) << 8 | x >> 24 & 255",
+        "(x & 255) << 24 | (x >> 8 & 255) << 16 | (y >> 16 & 255) << 8 | x >> 24 & 255",
+        "(x & 255) << 25 | (x >> 8 & 255) << 16 | (x >> 16 & 255) << 8 | x >> 24 & 255",
+        "(x & 255) << 24 | (x >> 8 & 255) << 16 | (x >> 16 & 255) << 8",
+        "(x & 255) << 8 | x >> 8",
+    ],
+)
+def test_other_bytes_are_left_as_they_are(source: str) -> None:
+    formula = Formula(source)
+    graph = graph_of(source)
+    assert "bswap" not in [node.op for node in graph.live()]
+    for value in (*EDGES, 0x0123456789ABCDEF, 0xFEDCBA9876543210 - 2**64):
+        row = (value,) * len(formula.params)
+        assert evaluate(graph, row) == formula.interpret(*row)

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from ..language.externs import Extern
 from ..language.operators import LONG, OPERATORS, Operator
+from .byteswaps import Origin, byte_swap, joined_origin
 from .facts import ANYTHING, TRANSFERS, Facts, exactly
 from .patterns import Rules
 
@@ -108,6 +109,7 @@ class Graph:
         "most",
         "native",
         "nodes",
+        "origins",
         "params",
         "result",
         "rules",
@@ -135,6 +137,8 @@ class Graph:
         self.fired: list[str] | None = None
         #: The source range that nodes being made belong to.
         self.span: tuple[int, int] | None = None
+        #: Of disjunctions of bytes: which bytes of what they are (byteswaps.py).
+        self.origins: dict[Node, Origin] = {}
         self._made: dict[Form, Node] = {}
         self._bailing: set[Node] = set()
 
@@ -242,9 +246,16 @@ class Graph:
         found = self.rules.rewrite(self, op, args)
         if found is not None:
             return found
+        origin = joined_origin(self, *args) if op == "bitor" else None
+        swapped = None if origin is None else byte_swap(self, origin)
+        if swapped is not None:
+            return swapped
         if row.expansion is not None and op not in self.native:
             return row.expansion(self.make, *args)  # type: ignore[no-any-return]
-        return self._new(op, args, 0, facts)
+        node = self._new(op, args, 0, facts)
+        if origin is not None:
+            self.origins[node] = origin
+        return node
 
     def _by_columns(self, row: Operator, left: Node, right: Node) -> Node | None:
         """What the table's algebra says: identity, absorber, equal operands."""

@@ -122,12 +122,14 @@ class _Allocator:
         hint = self.hints.get(value) if value is not None else None
         if hint is not None and holder[hint] is None and not forbidden >> hint & 1:
             return hint
-        free = [r for r in self.order if holder[r] is None and not forbidden >> r & 1]
-        if value is not None:
-            for register in free:
-                if not self.live.is_wanted(register, value, self.position):
+        first = None
+        for register in self.order:
+            if holder[register] is None and not forbidden >> register & 1:
+                if value is None or not self.live.is_wanted(register, value, self.position):
                     return register
-        return free[0] if free else None
+                if first is None:
+                    first = register
+        return first
 
     def _take(self, value: int | None, forbidden: int) -> int:
         """A register for `value` at the instruction at hand, evicting another if need be."""
@@ -375,8 +377,10 @@ class _Allocator:
             zip(virtual.instruction.kinds, virtual.instruction.roles, strict=True)
         ):
             if kind == "r" and role == "r":
-                home = self._home(physical[place], instruction, fixed)
-                if home is not None and place == len(virtual.operands) - 1:
+                home = None
+                if physical[place] in self.slot and place == len(virtual.operands) - 1:
+                    home = self._home(physical[place], instruction, fixed)
+                if home is not None:
                     instruction, physical[place] = FROM_MEMORY[instruction], home
                 else:
                     physical[place] = self._use(physical[place], fixed)
@@ -390,14 +394,14 @@ class _Allocator:
         return instruction
 
     def _home(self, value: int, instruction: Any, fixed: int) -> Mem | None:
-        """Where in memory the last operand had better be read, rather than in a register.
+        """Where in memory a last operand that is there had better be read.
 
         That is where there is no register for it any more, or where a parameter in memory is used
         but here.
         """
-        home = self.slot.get(value)
-        if home is None or value in self.location or instruction not in FROM_MEMORY:
+        if value in self.location or instruction not in FROM_MEMORY:
             return None
+        home = self.slot[value]
         arrival = self.arrivals.get(value)
         in_memory = arrival is not None and arrival.register is None
         if in_memory and self.uses[value] == [-1, self.position]:
