@@ -6,6 +6,7 @@ long.  What can fail says so with FAIL_IF, as the machine code's checked entry d
 
 from __future__ import annotations
 
+import random
 from typing import NamedTuple
 
 FULL = (-(2**63), 2**63 - 1)
@@ -489,4 +490,31 @@ CASES = (
         "long a = x - 17, q = a / 25; return q - (a % 25 < 0);",
         x=COUNT,
     ),
+)
+
+
+def _large(name: str, operators: int, apart: int) -> Case:
+    """A formula of so many operators on values made at most `apart` values before.
+
+    The more there are between a value and its use, the more have to be kept.
+    """
+    rng = random.Random(name)
+    names = ["x", "y", "z"]
+    statements = []
+    for number in range(operators // 2):
+        first, second = (rng.choice(names[-apart:]) for _ in range(2))
+        op, constant = rng.choice("+-*^+-^"), rng.choice((3, 77, 12345, -9))
+        statements.append(f"t{number} = ({first} {rng.choice('+-^')} {constant}) {op} {second}; ")
+        names.append(f"t{number}")
+    result = " ^ ".join(names[-apart:])
+    text = "".join(statements)
+    c = "".join(f"long {statement}" for statement in statements)
+    return Case("large", name, text + result, f"{c}return {result};", dict.fromkeys("xyz", FULL))
+
+
+#: Formulas to see whether quality holds as they grow, and as more values are alive at once.
+LARGE = tuple(
+    _large(f"{operators:,} operators, {apart} apart", operators, apart)
+    for operators in (100, 1_000, 10_000)
+    for apart in (5, 12, 40)
 )

@@ -8,6 +8,14 @@ nanoseconds per call, the call included.
 
     python benchmarks/scalar.py
     python benchmarks/scalar.py --only division --asm
+
+What checks for overflow cost, over the formulas that do not overflow for their arguments:
+
+    python benchmarks/scalar.py --overflow
+
+Whether the code is as good for formulas of 1,000 and 10,000 operators:
+
+    python benchmarks/scalar.py --large
 """
 
 from __future__ import annotations
@@ -26,11 +34,12 @@ from math import exp, log
 from pathlib import Path
 from typing import NamedTuple
 
-from corpus import CASES, Case
+from corpus import CASES, LARGE, Case
 
 import exprjit
 from exprjit import compiler
 
+ALL = (*CASES, *LARGE)
 #: With -fcf-protection each function begins with endbr64, as ours do.
 FLAGS = "-O2 -march=native -fwrapv -fcf-protection=branch -w -shared -fPIC".split()
 #: So many sets of random arguments, which the loops go through again and again: too many for a
@@ -126,10 +135,21 @@ def by_exprjit(case: Case) -> Code:
     return Code(getattr(f, kernel), code.encoded.code, f)
 
 
+def checking(overflow: str) -> Callable[[Case], Code]:
+    """Compiles for an overflow mode, as a function that can fail."""
+
+    def compiled(case: Case) -> Code:
+        f = exprjit.compile(case.source, list(case.ranges), overflow=overflow, backend="jit")
+        code = compiler.to_code(f.formula, "checked_address", compiler.settings().features)
+        return Code(f.checked_address, code.encoded.code, f)
+
+    return compiled
+
+
 def c_compiler(command: str, folder: Path) -> Callable[[Case], Code]:
     """The whole corpus compiled by gcc or clang."""
     path = folder / f"{command}.so"
-    text = PRELUDE + "".join(c_text(case, f"f{number}") for number, case in enumerate(CASES))
+    text = PRELUDE + "".join(c_text(case, f"f{number}") for number, case in enumerate(ALL))
     build(command, text, path)
     library = ctypes.CDLL(str(path))
     listed = subprocess.run(["nm", "-S", path], capture_output=True, text=True, check=True).stdout
@@ -140,7 +160,7 @@ def c_compiler(command: str, folder: Path) -> Callable[[Case], Code]:
     }
 
     def compiled(case: Case) -> Code:
-        name = f"f{CASES.index(case)}"
+        name = f"f{ALL.index(case)}"
         address = ctypes.cast(library[name], ctypes.c_void_p).value or 0
         code = ctypes.string_at(address, sizes[name])
         return Code(address, code, library)
@@ -170,14 +190,36 @@ class Measured(NamedTuple):
     size: int
 
 
+def arguments(case: Case) -> list[int]:
+    """The arguments of all rows, one behind the other; the same each time."""
+    rng = random.Random(case.name)
+    return [rng.randint(*span) for _ in range(ROWS) for span in case.ranges.values()]
+
+
+def overflows(case: Case) -> bool:
+    """Whether the formula overflows for some row."""
+    f = exprjit.compile(case.source, list(case.ranges), overflow="raise")
+    values = iter(arguments(case))
+    try:
+        for row in zip(*[values] * len(case.ranges), strict=True):
+            f(*row)
+    except exprjit.ExprOverflowError:
+        return True
+    return False
+
+
 def measure(
-    case: Case, codes: dict[str, Code], libraries: dict[str, ctypes.CDLL], rounds: int
+    case: Case,
+    codes: dict[str, Code],
+    libraries: dict[str, ctypes.CDLL],
+    rounds: int,
+    checked: bool,
 ) -> dict[str, Measured]:
     """Time a case by all compilers in turn, after a look at whether they agree."""
-    rng = random.Random(case.name)
-    rows = [rng.randint(*span) for _ in range(ROWS) for span in case.ranges.values()]
+    ours = next(iter(codes))
+    rows = arguments(case)
     given = (ctypes.c_long * len(rows))(*rows)
-    kind = f"{'checked' if 'FAIL_IF' in case.c else 'plain'}{len(case.ranges)}"
+    kind = f"{'checked' if checked else 'plain'}{len(case.ranges)}"
     answers = {}
     for name, code in codes.items():
         out = (ctypes.c_long * ROWS)()
@@ -185,9 +227,9 @@ def measure(
         answer(ctypes.c_void_p(code.address), given, ctypes.c_long(ROWS), out)
         answers[name] = list(out)
     for name, found in answers.items():
-        if found != answers["exprjit"]:
-            row = next(i for i in range(ROWS) if found[i] != answers["exprjit"][i])
-            raise SystemExit(f"{case.name}: {name} and exprjit differ in row {row}")
+        if found != answers[ours]:
+            row = next(i for i in range(ROWS) if found[i] != answers[ours][i])
+            raise SystemExit(f"{case.name}: {name} and {ours} differ in row {row}")
     best: dict[str, list[float]] = {name: [float("inf")] * 2 for name in codes}
 
     def run(name: str, way: int, loops: int) -> float:
@@ -196,7 +238,7 @@ def measure(
         address = ctypes.c_void_p(codes[name].address)
         return float(timer(address, given, ctypes.c_long(ROWS), ctypes.c_long(loops)))
 
-    loops = [max(1, int(LOOP / max(run("exprjit", way, 4) / 4, 1))) for way in (0, 1)]
+    loops = [max(1, int(LOOP / max(run(ours, way, 4) / 4, 1))) for way in (0, 1)]
     for _ in range(rounds):
         for way in (0, 1):
             for name in codes:
@@ -219,7 +261,7 @@ Results = list[tuple[Case, dict[str, Measured]]]
 
 def report(results: Results, names: Sequence[str]) -> None:
     """The table: ours in figures, the ratios of ours to each other compiler's."""
-    others = names[1:]
+    first, *others = names
     head = f"{'':28}{'ns':>7}{'chain':>7}{'ins':>5}{'bytes':>6}"
     print(
         head
@@ -232,7 +274,7 @@ def report(results: Results, names: Sequence[str]) -> None:
         if case.kind != kind:
             kind = case.kind
             print(kind)
-        ours = found["exprjit"]
+        ours = found[first]
         line = f"  {case.name:26}{ours.throughput:7.2f}{ours.latency:7.2f}"
         line += f"{ours.instructions:5}{ours.size:6}"
         for other in others:
@@ -240,16 +282,14 @@ def report(results: Results, names: Sequence[str]) -> None:
             line += f"{'':10}" + "".join(f"{ratio:6.2f}" for ratio in ratios)
         print(line)
     for other in others:
-        means = [
-            mean(found["exprjit"][k] / found[other][k] for _, found in results) for k in range(4)
-        ]
+        means = [mean(found[first][k] / found[other][k] for _, found in results) for k in range(4)]
         worst = max(
-            (found["exprjit"][k] / found[other][k], case.name)
+            (found[first][k] / found[other][k], case.name)
             for case, found in results
             for k in range(2)
         )
         print(
-            f"geometric means, exprjit / {other}: throughput {means[0]:.3f}, latency "
+            f"geometric means, {first} / {other}: throughput {means[0]:.3f}, latency "
             f"{means[1]:.3f}, instructions {means[2]:.3f}, bytes {means[3]:.3f}; "
             f"slowest {worst[0]:.2f} ({worst[1]})"
         )
@@ -259,29 +299,41 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Time machine code beside that of C compilers.")
     parser.add_argument("--rounds", type=int, default=9, help="of which the best counts (9)")
     parser.add_argument("--only", default="", help="cases whose kind or name contains this")
+    parser.add_argument(
+        "--overflow", action="store_true", help="compare overflow='raise' with 'wrap' instead"
+    )
+    parser.add_argument("--large", action="store_true", help="formulas of up to 10,000 operators")
     parser.add_argument("--asm", action="store_true", help="print the instructions of each")
     options = parser.parse_args(argv)
     found = [name for name in ("gcc", "clang") if shutil.which(name)]
     if not found:
         print("gcc is not installed", file=sys.stderr)
         return 1
-    cases = [case for case in CASES if options.only in case.kind or options.only in case.name]
+    cases = LARGE if options.large else CASES
+    cases = [case for case in cases if options.only in case.kind or options.only in case.name]
+    if options.overflow:
+        cases = [case for case in cases if not overflows(case)]
     with tempfile.TemporaryDirectory() as folder:
         # Loops of its own for each: the processor predicts an indirect call by its place, and best
         # if it always goes to the same function.
         libraries = {}
-        for name in ("exprjit", *found):
+        names = ("raise", "wrap") if options.overflow else ("exprjit", *found)
+        for name in names:
             path = Path(folder, f"loops-{name}.so")
             build(found[0], loops(), path)
             libraries[name] = ctypes.CDLL(str(path))
-        compilers = {"exprjit": by_exprjit}
-        compilers |= {name: c_compiler(name, Path(folder)) for name in found}
+        if options.overflow:
+            compilers = {mode: checking(mode) for mode in names}
+        else:
+            compilers = {"exprjit": by_exprjit}
+            compilers |= {name: c_compiler(name, Path(folder)) for name in found}
         versions = [version(name) for name in found]
         print(f"{platform.processor() or platform.machine()}; {'; '.join(versions)}")
         results: Results = []
         for case in cases:
             codes = {name: compile_(case) for name, compile_ in compilers.items()}
-            results.append((case, measure(case, codes, libraries, options.rounds)))
+            checked = options.overflow or "FAIL_IF" in case.c
+            results.append((case, measure(case, codes, libraries, options.rounds, checked)))
             if options.asm:
                 for name, code in codes.items():
                     print(f"{case.name}, {name}:")

@@ -15,6 +15,7 @@ expect is brought together at its fork.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from heapq import heappop, heappush
 from typing import Any, Final, NamedTuple
 
 from .alternatives import FROM_MEMORY, LEA, LEA32, as_lea, can_swap, lea_operands, swapped_condition
@@ -88,6 +89,8 @@ class _Allocator:
         #: Which value a register holds, and the other way round.
         self.holder: list[int | None] = [None] * FIRST_VIRTUAL
         self.location: dict[int, int] = {}
+        #: Offsets of slots that no value has any more.
+        self.spare: list[int] = []
         #: Where values that left their register are kept.
         self.slot: dict[int, Mem] = {v: a.home for v, a in arrivals.items() if a.home is not None}
         self.live = Liveness(self.code, arrivals)
@@ -168,6 +171,8 @@ class _Allocator:
 
     def _new_slot(self) -> Mem:
         base = self.slot_base
+        if self.spare:
+            return base._replace(disp=heappop(self.spare))
         self.slots += 1
         return base._replace(disp=base.disp + 8 * (self.slots - 1))
 
@@ -192,6 +197,8 @@ class _Allocator:
         if instruction is _NUMBER and operands[0] not in self.location:
             return  # Every user loads the constant itself.
         self.position = position
+        for mem, _ in self.stores:
+            heappush(self.spare, mem.disp)  # What is kept there is made there: it is free before.
         self.before, self.moves, self.stores, self.restores = [], [], [], []
         self.pinned = 0
         if isinstance(instruction, Join):
