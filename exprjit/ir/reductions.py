@@ -28,6 +28,7 @@ from .rules import (
     lt,
     natural,
     ne,
+    popcount,
     power_of_two,
     rem,
     sar,
@@ -40,6 +41,14 @@ from .rules import (
 )
 
 REDUCTIONS: Final[list[Rule]] = []
+
+
+#: The headings of the list: a title, and how many rules there are before it.
+SECTIONS: Final[list[tuple[str, int]]] = []
+
+
+def section(title: str) -> None:
+    SECTIONS.append((title, len(REDUCTIONS)))
 
 
 def rule(name: str, left: Pattern, right: Any, when: Pattern) -> None:
@@ -58,10 +67,10 @@ unsigned_fits = computed(reciprocals.unsigned_fits)(c)
 halved_magic = computed(reciprocals.halved_magic)(c)
 halved_shift = computed(reciprocals.halved_shift)(c)
 
-ordinary = gt(c, 2) & ne(power_of_two, 1)
+ordinary = gt(c, 2) & ne(popcount(c), 1)
 sign = sar(x, COUNT)
 
-# Quotients toward zero. --------------------------------------------------------------------
+section("Quotients toward zero")
 rule("div-by-least", div(x, c), eq(x, MIN), eq(c, MIN))
 rule("div-by-negative", div(x, c), -div(x, -c), lt(c, 0) & ne(c, MIN))
 rule("div-by-two", div(x, c), sar(x + shr(x, COUNT), 1), eq(c, 2))
@@ -94,7 +103,8 @@ rule(
 )
 rule("rem-by-magic", rem(x, c), x - div(x, c) * c, ordinary)
 
-# Quotients toward minus infinity: of x or, if that is negative, of ~x, which is then ~. --------
+# Of x or, if that is negative, of ~x, and then ~ again.
+section("Quotients toward minus infinity")
 rule(
     "floordiv-by-magic",
     floordiv(x, c),
@@ -103,7 +113,7 @@ rule(
 )
 rule("floormod-by-magic", floormod(x, c), x - floordiv(x, c) * c, ordinary)
 
-# Unsigned quotients. -----------------------------------------------------------------------
+section("Unsigned quotients")
 rule("udiv-by-large", udiv(x, c), uge(x, c), lt(c, 0))
 for _name, _bits, _magic, _shift in (
     ("short", reciprocals.short_bits, reciprocals.short_magic, reciprocals.short_shift),

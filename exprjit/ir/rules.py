@@ -37,6 +37,15 @@ from .patterns import (
 RULES: Final[list[Rule]] = []
 
 
+#: The headings of the list: a title, and how many rules there are before it.
+SECTIONS: Final[list[tuple[str, int]]] = []
+
+
+def section(title: str) -> None:
+    """What the rules from here on are about."""
+    SECTIONS.append((title, len(RULES)))
+
+
 def rule(
     name: str,
     left: Pattern,
@@ -73,7 +82,7 @@ natural = ge(x, 0)
 #: Whether shifting by c and then by d is shifting by c + d.
 in_all = ult(c, BITS) & ult(d, BITS) & ult(c + d, BITS)
 
-# Sums. -------------------------------------------------------------------------------------
+section("Sums")
 rule("sub-constant", x - c, x + -c)
 rule("sub-from-zero", 0 - x, -x)
 rule("sub-from-minus-one", -1 - x, ~x)
@@ -95,14 +104,14 @@ rule("add-constants", (x + c) + d, x + (c + d), wrap_only=True)
 rule("sub-from-constants", c - (x + d), (c - d) - x, wrap_only=True)
 rule("add-to-sub-from", (c - x) + d, (c + d) - x, wrap_only=True)
 
-# Negation and complement. ------------------------------------------------------------------
+section("Negation and complement")
 rule("neg-neg", neg(neg(x)), x)
 rule("neg-difference", -(x - y), y - x)
 rule("neg-complement", -(~x), x + 1)
 rule("complement-complement", ~~x, x)
 rule("complement-neg", ~(-x), x + -1)
 
-# Products. ---------------------------------------------------------------------------------
+section("Products")
 rule("mul-minus-one", x * -1, -x)
 rule("mul-power-of-two", x * c, x << exponent, power_of_two, wrap_only=True)
 rule("mul-constants", (x * c) * d, x * (c * d), wrap_only=True)
@@ -117,7 +126,8 @@ rule("mul-difference", x * c - y * c, (x - y) * c, wrap_only=True)
 rule("pow-zero", pow_(x, 0), 1)
 rule("square", pow_(x, 2), x * x)
 
-# Quotients; the divisor's bail condition stands elsewhere. ----------------------------------
+# The divisor's bail condition stands elsewhere.
+section("Quotients")
 rule("div-minus-one", div(x, -1), -x)
 rule("floordiv-minus-one", floordiv(x, -1), -x)
 for _signed, _unsigned in (
@@ -141,7 +151,7 @@ rule("floormod-power-of-two", floormod(x, c), x & (c + -1), power_of_two & gt(c,
 rule("udiv-power-of-two", udiv(x, c), shr(x, exponent), power_of_two)
 rule("umod-power-of-two", umod(x, c), x & (c + -1), power_of_two)
 
-# Shifts. -----------------------------------------------------------------------------------
+section("Shifts")
 for _shift in ("shl", "sar", "shr", "rotl", "rotr"):
     rule(f"{_shift}-count", apply(_shift, x, c), apply(_shift, x, c & COUNT), ugt(c, COUNT))
     rule(f"{_shift}-masked-count", apply(_shift, x, y & COUNT), apply(_shift, x, y))
@@ -171,7 +181,7 @@ rule("sar-of-natural", sar(x, y), shr(x, y), natural)
 rule("sign-of-complement", shr(~x, COUNT), ge(x, 0))
 rule("sign-bit", shr(x, COUNT), lt(x, 0))
 
-# Bits. -------------------------------------------------------------------------------------
+section("Bits")
 rule("bitand-constants", (x & c) & d, x & (c & d))
 rule("bitor-constants", (x | c) | d, x | (c | d))
 rule("bitxor-constants", (x ^ c) ^ d, x ^ (c ^ d))
@@ -199,7 +209,8 @@ rule("abs-of-negative", abs_(x), -x, le(x, 0))
 for _bits in 8, 16, 32:
     _least = Pattern("literal", value=lambda w, bits=_bits: Width(min(bits, w.bits)).min)  # type: ignore[misc]
     rule(f"i{_bits}-of-what-fits", apply(f"i{_bits}", x), x, ge(x, _least) & le(x, ~_least))
-# Counting bits by hand (Hacker's Delight, section 5-1).
+# Hacker's Delight, section 5-1.
+section("Counting bits by hand")
 _highest_byte = Pattern("literal", value=lambda w: w.bits - 8)
 _ones, _twos, _fours, _bytes = (
     Pattern("literal", value=lambda w, byte=_byte: w.wrap(w.mask // 255 * byte))  # type: ignore[misc]
@@ -210,7 +221,7 @@ _nibbles = (_pairs & _twos) + (shr(_pairs, 2) & _twos)
 _octets = (_nibbles + shr(_nibbles, 4)) & _fours
 rule("popcount-by-hand", shr(_octets * _bytes, _highest_byte), popcount(x), native="popcount")
 
-# Comparisons. ------------------------------------------------------------------------------
+section("Comparisons")
 for _name in "eq ne lt le gt ge ult ule ugt uge".split():
     _negation = OPERATORS[_name].negation
     assert _negation is not None
@@ -238,18 +249,20 @@ rule("from-to", ge(x, c) & le(x, d), ule(x - c, d - c), le(c, d))
 rule("above-until", gt(x, c) & lt(x, d), ult(x - (c + 1), d - (c + 1)), lt(c, d))
 rule("above-to", gt(x, c) & le(x, d), ult(x - (c + 1), d - c), lt(c, d))
 
-# Conditions on the same value, or on signs and zeros.
+section("Conditions together")
 rule("zeros", eq(x, 0) & eq(y, 0), eq(x | y, 0))
 rule("not-zeros", ne(x, 0) | ne(y, 0), ne(x | y, 0))
 rule("any-negative", lt(x, 0) | lt(y, 0), lt(x | y, 0))
 rule("all-negative", lt(x, 0) & lt(y, 0), lt(x & y, 0))
 rule("all-natural", ge(x, 0) & ge(y, 0), ge(x | y, 0))
 rule("any-natural", ge(x, 0) | ge(y, 0), ge(x & y, 0))
+section("Bits that have to be so")
 # Bits that have to be so, and others that have to be so; where both speak of a bit they agree.
 _agree = eq(d & ~c, 0) & eq(f & ~e, 0) & eq((d ^ f) & (c & e), 0)
 rule("both-masked", eq(x & c, d) & eq(x & e, f), eq(x & (c | e), d | f), _agree)
 rule("either-not-masked", ne(x & c, d) | ne(x & e, f), ne(x & (c | e), d | f), _agree)
-# One of two numbers that differ in a bit, or of some that are near each other.
+section("One of some numbers")
+# Two numbers that differ in a bit, or some that are near each other.
 _other = c ^ d
 rule("one-of-two", eq(x, c) | eq(x, d), eq(x & ~_other, c & ~_other), eq(popcount(_other), 1))
 rule("none-of-two", ne(x, c) & ne(x, d), ne(x & ~_other, c & ~_other), eq(popcount(_other), 1))
@@ -306,6 +319,7 @@ for _name, _place, _when in (
         _when,
     )
 
+section("Multiples")
 # Multiples of an odd number are the products of its inverse with few numbers; they stand here and
 # not where divisions are reduced (reductions.py), since that comes to the remainder first.
 _inverse, _multiples, _below, _unsigned_multiples = (
@@ -323,7 +337,7 @@ for _name, _few in ("eq", ule), ("ne", ugt):
             f"{_name}-multiple-by-{_op}",
             apply(_name, apply(_op, x, c), 0),
             _few(rotr(x * _inverse + _below, exponent), _multiples),
-            gt(c, 2) & ne(power_of_two, 1),
+            gt(c, 2) & ne(popcount(c), 1),
         )
         rule(
             f"{_name}-multiple-of-power-by-{_op}",
@@ -335,10 +349,10 @@ for _name, _few in ("eq", ule), ("ne", ugt):
         f"{_name}-unsigned-multiple",
         apply(_name, umod(x, c), 0),
         _few(rotr(x * _inverse, exponent), _unsigned_multiples),
-        ugt(c, 2) & ne(power_of_two, 1),
+        ugt(c, 2) & ne(popcount(c), 1),
     )
 
-# Choices. ----------------------------------------------------------------------------------
+section("Choices")
 rule("select-same", select(x, y, y), y)
 rule("select-on-zero", select(eq(x, 0), y, z), select(x, z, y))
 rule("select-on-not-zero", select(ne(x, 0), y, z), select(x, y, z))
@@ -358,7 +372,7 @@ rule("max-known", max_(x, y), x, ge(x, y))
 rule("min-max", min_(max_(x, y), x), x)
 rule("max-min", max_(min_(x, y), x), x)
 
-# Overflow. ---------------------------------------------------------------------------------
+section("Overflow")
 rule("sub-overflows-same", sub_overflows(x, x), 0)
 rule("sub-overflows-constant", sub_overflows(x, c), add_overflows(x, -c), ne(c, MIN))
 rule("mul-overflows-minus-one", mul_overflows(x, -1), eq(x, MIN))

@@ -218,6 +218,33 @@ def _short_cut(s: Selector, node: Node, register: int) -> bool:
     return branch(s, node, register, left, conjunction, right, around, lambda: flags(s, left))
 
 
+def _terms(s: Selector, node: Node) -> list[Node]:
+    """The first of up to four booleans that a chain of one operator combines, and the others.
+
+    The first may itself be such a chain.  What is combined apart from it does not wait for it.
+    """
+    terms: list[Node] = []
+    while True:
+        first, last = node.args
+        terms.append(last)
+        inner = first.op == node.op and all(arg.boolean for arg in first.args)
+        if len(terms) == 3 or not inner or not s.is_used_once(first):
+            return [first, *reversed(terms)]
+        if s.arms.find(first.args[1], [], s.asked) is not None:
+            return [first, *reversed(terms)]
+        node = first
+
+
+def _combined(s: Selector, op: str, terms: list[Node]) -> int:
+    """The register whose low byte holds the combination of some booleans."""
+    so_far = s.byte(terms[0])
+    for term in terms[1:]:
+        register = s.new()
+        s.emit(f"{TWO_ADDRESS[op]}32_rr", register, s.byte(term), tied=so_far)
+        so_far = register
+    return so_far
+
+
 def _bitwise_byte(s: Selector, node: Node, register: int) -> None:
     left, right = node.args
     if not (left.boolean and right.boolean):
@@ -225,22 +252,37 @@ def _bitwise_byte(s: Selector, node: Node, register: int) -> None:
         return
     if node.op != "bitxor" and _short_cut(s, node, register):
         return
-    s.emit(f"{TWO_ADDRESS[node.op]}32_rr", register, s.byte(right), tied=s.byte(left))
+    first, *others = _terms(s, node)
+    other = _combined(s, node.op, others)
+    s.emit(f"{TWO_ADDRESS[node.op]}32_rr", register, other, tied=s.byte(first))
 
 
 def _of_bytes(s: Selector, node: Node, register: int) -> bool:
-    """Combine booleans as bytes, unless somebody asked for all of both."""
-    if not all(arg.boolean for arg in node.args):
+    """Combine booleans of which no more than needed is more than a byte."""
+    left, right = node.args
+    if not (left.boolean and right.boolean):
         return False
     if node.op != "bitxor" and _short_cut(s, node, register):
         return True
-    if all(map(s.wanted, node.args)):
+    first, *others = _terms(s, node)
+    if node.op == "bitand":
+        # Where one is 0 above its byte, the conjunction is.
+        if len(others) == 1 and not _is_whole(s, first):
+            first, others = others[0], [first]
+        s.emit("and32_rr", register, _combined(s, node.op, others), tied=s.register(first))
+        return True
+    if len(others) == 1 and all(_is_whole(s, arg) for arg in node.args):
         return False
     byte = s.new()
-    left, right = node.args
-    s.emit(f"{TWO_ADDRESS[node.op]}32_rr", byte, s.byte(right), tied=s.byte(left))
+    other = _combined(s, node.op, others)
+    s.emit(f"{TWO_ADDRESS[node.op]}32_rr", byte, other, tied=s.byte(first))
     s.emit("movzx8_rr", register, byte)
     return True
+
+
+def _is_whole(s: Selector, node: Node) -> bool:
+    """Whether a boolean costs nothing more if it has to be 0 above its byte."""
+    return s.wanted(node) or node.op not in ("bitor", "bitxor")
 
 
 BYTES.update(dict.fromkeys(("bitand", "bitor", "bitxor"), _bitwise_byte))

@@ -137,6 +137,10 @@ class Selector:
         instruction = INSTRUCTIONS[key] if isinstance(key, str) else key
         self._group.append(Virtual(instruction, operands, tied, reads, writes, flags, self.tag))
 
+    def is_used_once(self, node: Node) -> bool:
+        """Whether `node` is an operand but once, and nobody has asked for it yet."""
+        return self.arms.uses[node] == 1 and not self.asked(node)
+
     def asked(self, node: Node) -> bool:
         """Whether somebody needs `node` in a register, all of it or its low byte."""
         return node in self.registers or node in self.bytes
