@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from doctest import ELLIPSIS
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 from exprjit import compile, compiler
+from exprjit.errors import ExprError
+from exprjit.formula import Formula
+from exprjit.ir.patterns import Pattern
+from exprjit.ir.reductions import REDUCTIONS
+from exprjit.ir.rules import RULES
+from exprjit.language.operators import LONG, MAX, MIN, OPERATORS
+from exprjit.tools import rule_table
 from exprjit.tools.operator_table import as_markdown
 from exprjit.x86.listing import asm
 
@@ -31,6 +39,50 @@ def test_the_operator_table_of_the_language_is_the_table() -> None:
     begin = text.index("-->\n") + len("-->\n")
     end = text.index("\n<!-- end -->")
     assert text[begin : end + 1] == as_markdown()
+
+
+def test_the_rules_of_the_optimiser_are_the_rules(request: pytest.FixtureRequest) -> None:
+    path = ROOT / "docs" / "optimiser.md"
+    text = path.read_text(encoding="utf-8")
+    begin = text.index("-->\n", text.index("<!-- rules:")) + len("-->\n")
+    end = text.index("<!-- end -->")
+    expected = "\n" + rule_table.as_markdown() + "\n"
+    if request.config.getoption("--bless"):
+        path.write_text(text[:begin] + expected + text[end:], encoding="utf-8")
+        return
+    assert text[begin:end] == expected, "see the difference, then `pytest --bless`"
+    assert all(f"| {rule.name} |" in text for rule in [*RULES, *REDUCTIONS])
+
+
+def test_a_rule_is_written_as_a_formula_that_means_it() -> None:
+    compared = 0
+    for rule in [*RULES, *REDUCTIONS]:
+        for side in (rule.left, rule.right, rule.when):
+            if side is None or not is_language(side):
+                continue
+            source = rule_table.formula(side).replace("MIN", hex(MIN)).replace("MAX", hex(MAX))
+            f = Formula(source, list("xyzbcdef"))
+            for numbers in ((7, -3, 12, 1, 5, 40, 3, 2), (-9, 4, 0, 0, -64, 3, 2, 1)):
+                bound = dict(zip("xyzbcdef", numbers, strict=True))
+                with suppress(ExprError):
+                    assert f.interpret(*numbers) == of_pattern(side, bound), source
+                    compared += 1
+    assert compared > 500
+
+
+def is_language(side: Pattern) -> bool:
+    """Whether a pattern has only operators that a text can name."""
+    if side.args and (side.meaning is not None or OPERATORS[side.op].fixity == "internal"):
+        return False
+    return all(map(is_language, side.args))
+
+
+def of_pattern(side: Pattern, bound: dict[str, int]) -> int:
+    if side.name:
+        return bound[side.name]
+    if side.value is not None:
+        return side.value(LONG)
+    return OPERATORS[side.op](*[of_pattern(arg, bound) for arg in side.args])
 
 
 @pytest.fixture
