@@ -177,6 +177,11 @@ rule("rotl-by-bitor", (x << y) | shr(x, -y), rotl(x, y))
 rule("rotr-by-bitor", shr(x, y) | (x << -y), rotr(x, y))
 # The mask has to be one that fits an instruction: up to half of the bits.
 rule("shl-shr", shr(x << c, c), x & shr(-1, c), uge(c + c, BITS) & ult(c, BITS))
+rule("shr-shl", shr(x, c) << c, x & (literal(-1) << c), ult(c, BITS))
+for _bits in 8, 16, 32:
+    _narrow = Pattern("literal", value=lambda w, bits=_bits: max(w.bits - bits, 0))  # type: ignore[misc]
+    rule(f"i{_bits}-by-shifts", sar(x << _narrow, _narrow), apply(f"i{_bits}", x))
+rule("low-ones", ~(literal(-1) << y), (literal(1) << y) + -1, wrap_only=True)
 rule("sar-of-natural", sar(x, y), shr(x, y), natural)
 rule("sign-of-complement", shr(~x, COUNT), ge(x, 0))
 rule("sign-bit", shr(x, COUNT), lt(x, 0))

@@ -146,7 +146,7 @@ def _guard(s: Selector, condition: Node, holds: bool) -> Node | None:
     outer = s.guards[-1]
     if outer is None:
         return None
-    return s.graph.find("bitand", *sorted((outer, truth), key=lambda node: node.index))
+    return s.graph.find("bitand", outer, truth) or s.graph.find("bitand", truth, outer)
 
 
 def _bails(s: Selector, guard: Node | None, choice: Node) -> list[tuple[Bail, Node]]:

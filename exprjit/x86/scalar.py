@@ -308,7 +308,30 @@ def _bitand(s: Selector, node: Node, register: int) -> None:
             if _is_one_less(inner, other):
                 s.emit("blsr_rr", register, s.register(other))
                 return
+    if "bmi2" in s.features:
+        for inner, other in ((left, right), (right, left)):
+            count = None if s.wanted(inner) else _low_ones(inner)
+            if count is not None:
+                _clear_above(s, s.register(other), count, register)
+                return
     arithmetic(s, "bitand", node, register)
+
+
+def _low_ones(node: Node) -> Node | None:
+    """How many of the lowest bits are ones, modulo 64, if `node` is such a mask."""
+    if node.op != "add" or immediate(node.args[1]) != -1 or node.args[0].op != "shl":
+        return None
+    one, count = node.args[0].args
+    return count if count.op is not CONST and immediate(one) == 1 else None
+
+
+def _clear_above(s: Selector, source: int, count: Node, register: int) -> None:
+    """register = the lowest bits of source, as many as `count` says modulo 64."""
+    index = s.register(count)
+    if count.facts.low < 0 or count.facts.high > 63:
+        index = s.new()
+        s.emit("and32_ri", index, 63, tied=s.register(count))
+    s.emit("bzhi_rrr", register, source, index)
 
 
 def _is_one_less(node: Node, other: Node) -> bool:
@@ -343,6 +366,9 @@ def _shift(mnemonic: str, bmi2: str | None) -> Lowering:
         source, count = node.args
         if count.op is CONST:
             number = count.value & 63
+            if mnemonic == "rol" and "bmi2" in s.features and s.wanted(source):
+                s.emit("rorx_rri", register, s.register(source), -number & 63)
+                return
             part = size(node, source) if mnemonic.startswith("s") and number < 32 else ""
             s.emit(f"{mnemonic}{part}_ri", register, number, tied=s.register(source))
         elif bmi2 is not None and "bmi2" in s.features:

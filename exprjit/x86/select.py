@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, NamedTuple
 
 from ..ir.graph import CONST, PARAM, Bail, Graph, Node
+from ..ir.schedule import schedule
 from .arms import Arms
 from .assembler import Label
 from .block import FIRST_VIRTUAL, Block, Fork, Join, Macro, Virtual
@@ -251,6 +252,7 @@ def select(
     """The block that computes `graph` with the instructions of `domain`.
 
     features: what the CPU has, in the names of CPUID; result: emits what becomes of the
-    result (a macro or an instruction that reads its register).
+    result (a macro or an instruction that reads its register).  The graph is put in order.
     """
+    schedule(graph)
     return Selector(graph, domain, features).run(result)
