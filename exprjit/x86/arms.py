@@ -104,7 +104,7 @@ def branch(
     later = s.new() if other is None else other
     s.emit(join, register, s.register(value), later)
     s.close()
-    checked = dict(s.checked)
+    before = {left: s.checked.get(left) for _, left in bails}
     checks = _claim(s, bails, frozenset(nodes))
     known = holds and condition not in s.nonzero
     if known:
@@ -112,7 +112,10 @@ def branch(
     s.guards.append(guard)
 
     def end() -> None:
-        s.checked = checked
+        for check, position in before.items():
+            s.checked.pop(check, None)
+            if position is not None:
+                s.checked[check] = position
         s.guards.pop()
         if known:
             s.nonzero.discard(condition)
