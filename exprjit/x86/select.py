@@ -59,7 +59,7 @@ class Selector:
         self.domain = domain
         self.features = features
         self.leave = Label("bail")
-        nodes = graph.live()
+        nodes = graph.nodes[:]  # All of them are needed: `schedule` has left out the others.
         #: The nodes that the walk will come to, last first.
         self.nodes = nodes[::-1]
         self.live = frozenset(nodes)
