@@ -520,7 +520,9 @@ def test_a_shortage_before_anything_is_loaded(limit: str, child: Callable[..., s
     for _ in range(3):
         f = exprjit.compile("x / 2")
         assert (f(9), f.engine) == (4, "interpreter"), f
-        assert "ctypes" in f.why_not_jit or "memory" in f.why_not_jit, f.why_not_jit
+        # Which step is the first to fail depends on how much is left.
+        words = ("ctypes", "memory", "map segment")
+        assert any(word in f.why_not_jit for word in words), f.why_not_jit
     lift()
     f, native = exprjit.compile("x / 2"), exprjit.compile("x / 3")
     if memory.policy()[0] != "none":
