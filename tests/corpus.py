@@ -133,6 +133,7 @@ ARMS = [
     + " - ".join(f"t{n}" for n in range(18)),
     "".join(f"x == {n} ? y / (z + {n}) - w : " for n in range(25)) + "x ** 3",
     "x > 3 ? x * y + z * w - x * w : (y > 3 ? x * x * x : z * z - y * w)",
+    "(x / !(x < y and z < w)) ^ (x < y ? y / (z | 1) : 0) + (x < y and isqrt(z & 255) > 3)",
 ]
 LONG = [
     # Every term is needed twice, so all of them are alive at once.

@@ -6,6 +6,7 @@ Properties, most of them seen by an independent decoder, instead of listings to 
 from __future__ import annotations
 
 import sys
+from itertools import product
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from machine_harness import (
     OPTIONAL,
     SHAKEN,
     Compiled,
+    answers,
+    differences,
     example,
     graph_of,
     line,
@@ -268,6 +271,30 @@ def test_a_check_does_not_wait_behind_a_call(monkeypatch: pytest.MonkeyPatch) ->
     order = [virtual.instruction.key for virtual in block.code]
     assert arms.possible
     assert order.index("jcc_j") < order.index("fork")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "(x / !(x < y and y < 3)) ^ (x < y ? y / z : 0)",
+        "(x / !(a < b and c < d)) ^ (a < b ? y / x : 0)",
+        "udiv(x, !(a < b and c < d)) + (a < b ? gcd(x, c) : 0)",
+        "(x / !(a < b and c < d)) ^ (a < b and isqrt(x) > 3)",
+        "(a < b ? y / x : 0) + (x / !(a < b and c < d)) + (a < b ? x % d : 4)",
+    ],
+)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_condition_that_looks_guarded_is_no_check_of_an_arm_alone(source: str, mode: str) -> None:
+    """The divisor is 0 where two comparisons hold: that is a conjunction, but has no guard."""
+    formula = Formula(source, overflow=mode)
+    rows = list(product((0, 1, -1), repeat=len(formula.params)))[:500]
+    assert differences(source, rows, answers(formula, rows), mode) == []
+
+
+def test_arms_do_not_hold_what_others_check() -> None:
+    source = " ^ ".join(f"(c > 0 ? (x + {n}) / (y + {n}) : 0)" for n in range(200))
+    code = kernels.checked_function(graph_of(Formula(source, overflow="raise")), FEATURES).encoded
+    assert Walk(code.code).frame < 200
 
 
 def test_many_nested_arms_take_time_in_proportion() -> None:

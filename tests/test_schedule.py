@@ -67,7 +67,12 @@ def test_what_is_used_late_is_computed_late() -> None:
 def test_the_operand_that_takes_more_registers_comes_first() -> None:
     balanced = "((a + b) * (c + d) ^ (e + f) * (g + h)) - ((a - b) * (c - d) ^ (e - f) * (g - h))"
     assert registers(scheduled(balanced)) == 4
-    assert registers(scheduled(f"(x + 1) ^ ({balanced})")) == 4
+    assert registers(scheduled(f"((x + 1) ^ ({balanced})) + x")) == 4
+
+
+def test_the_order_of_the_source_stays_where_conditions_would_make_values_wait() -> None:
+    source = " ^ ".join(f"(x + {n}) / (y + {n})" for n in range(50))
+    assert registers(scheduled(source, "raise")) < 8
 
 
 def test_calls_keep_their_order() -> None:

@@ -9,25 +9,78 @@ Source: Sethi and Ullman, The Generation of Optimal Code for Arithmetic Expressi
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from typing import NamedTuple
+
 from .graph import CONST, PARAM, Bail, Graph, Node
 
 
+class _Order(NamedTuple):
+    """Nodes in order, and for each bail condition how many of them stand before it."""
+
+    nodes: list[Node]
+    places: list[int]
+
+
 def schedule(graph: Graph) -> None:
-    """Put the nodes of `graph` that are needed in order, and its bail conditions among them."""
+    """Put the nodes of `graph` that are needed in order, and its bail conditions among them.
+
+    That is the order of the source where fewer values are alive at once so: bail conditions keep
+    theirs, and where there are many of them what is computed late waits for all of them.
+    """
     live = graph.live()
+    source = _by_source(graph, live)
+    chosen = _by_need(graph, live)
+    if _pressure(graph, source) <= _pressure(graph, chosen):
+        chosen = source
+    for index, node in enumerate(chosen.nodes):
+        node.index = index
+    graph.nodes[:] = chosen.nodes
+    graph.bails[:] = [
+        Bail(bail.condition, place, bail.span)
+        for bail, place in zip(graph.bails, chosen.places, strict=True)
+    ]
+
+
+def _by_source(graph: Graph, live: list[Node]) -> _Order:
+    return _Order(live, [bisect_left(live, bail.position, key=_index) for bail in graph.bails])
+
+
+def _index(node: Node) -> int:
+    return node.index
+
+
+def _by_need(graph: Graph, live: list[Node]) -> _Order:
     needs = _registers(live)
     order: list[Node] = []
     done: set[Node] = set()
-    bails: list[Bail] = []
+    places: list[int] = []
     for root in _roots(graph):
-        node = root.condition if isinstance(root, Bail) else root
-        _visit(node, needs, done, order)
         if isinstance(root, Bail):
-            bails.append(Bail(node, len(order), root.span))
-    for index, node in enumerate(order):
-        node.index = index
-    graph.nodes[:] = order
-    graph.bails[:] = bails
+            _visit(root.condition, needs, done, order)
+            places.append(len(order))
+        else:
+            _visit(root, needs, done, order)
+    return _Order(order, places)
+
+
+def _pressure(graph: Graph, order: _Order) -> int:
+    """The most values that are alive at once, parameters from the beginning."""
+    last: dict[Node, int] = {}
+    for index, node in enumerate(order.nodes):
+        for arg in node.args:
+            last[arg] = index
+    for bail, place in zip(graph.bails, order.places, strict=True):
+        last[bail.condition] = max(place, last.get(bail.condition, 0))
+    ends = [0] * (len(order.nodes) + 1)
+    for node, index in last.items():
+        if node.op is not CONST:
+            ends[index] += 1
+    alive = most = sum(node.op is PARAM for node in order.nodes)
+    for index, node in enumerate(order.nodes):
+        alive += (node.op is not PARAM and node.op is not CONST and node in last) - ends[index]
+        most = max(most, alive)
+    return most
 
 
 def _roots(graph: Graph) -> list[Bail | Node]:

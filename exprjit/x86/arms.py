@@ -6,6 +6,7 @@ takes longer than that is branched around; the rest is computed and not used.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
@@ -114,7 +115,7 @@ def branch(
     def end() -> None:
         for check, position in before.items():
             s.checked.pop(check, None)
-            if position is not None:
+            if position is not None and check not in s.claimed_conditions:
                 s.checked[check] = position
         s.guards.pop()
         if known:
@@ -152,11 +153,34 @@ def _guard(s: Selector, condition: Node, holds: bool) -> Node | None:
     return s.graph.find("bitand", outer, truth) or s.graph.find("bitand", truth, outer)
 
 
+def guarded(bails: list[Bail]) -> dict[Node, list[Bail]]:
+    """Bail conditions by each guard that they may be under, in the order of the source."""
+    found: dict[Node, list[Bail]] = {}
+    for bail in sorted((bail for bail in bails if bail.span is not None), key=_start):
+        if bail.condition.op == "bitand":
+            for guard in bail.condition.args:
+                found.setdefault(guard, []).append(bail)
+    return found
+
+
+def _start(bail: Bail) -> int:
+    return 0 if bail.span is None else bail.span[0]
+
+
 def _bails(s: Selector, guard: Node | None, choice: Node) -> list[tuple[Bail, Node]]:
-    """The bail conditions that can wait for the arm, and what of them is to be checked there."""
+    """The bail conditions that can wait for the arm, and what of them is to be checked there.
+
+    They are those of the source that the choice comes from: others under the same guard belong to
+    other arms.
+    """
+    if guard is None or choice.span is None:
+        return []
+    start, end = choice.span
+    under = s.guarded.get(guard, [])
     found = []
-    for bail in s.guarded.get(guard, ()) if guard is not None else ():
-        if bail in s.claimed or bail.position > choice.index:
+    for bail in under[bisect_left(under, start, key=_start) : bisect_left(under, end, key=_start)]:
+        assert bail.span is not None
+        if bail.span[1] > end or bail in s.claimed or bail.position > choice.index:
             continue
         if not s.effect_between(bail.position, choice.index):
             left, right = bail.condition.args
@@ -169,8 +193,13 @@ def _claim(s: Selector, bails: list[tuple[Bail, Node]], nodes: frozenset[Node]) 
     checks = []
     for bail, condition in bails:
         s.claimed.add(bail)
+        # What the walk comes to from here on stands before the arm, and so before the check. (The
+        # condition may be that of a divisor elsewhere, which is a conjunction by itself.)
+        s.claimed_conditions.add(bail.condition)
+        s.checked.pop(bail.condition, None)
         inner = Bail(condition, bail.position, bail.span)
         if not s.rides(inner, nodes):
             checks.append(inner)
             s.checked[condition] = min(bail.position, s.checked.get(condition, bail.position))
+    checks.sort(key=lambda check: check.position)
     return checks

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ..ir.graph import CONST, PARAM, Bail, Graph, Node
 from ..ir.schedule import schedule
-from .arms import Arms
+from .arms import Arms, guarded
 from .assembler import Label
 from .block import FIRST_VIRTUAL, Block, Fork, Join, Macro, Virtual
 from .flags import reuse_flags
@@ -77,6 +77,7 @@ class Selector:
         #: By guard: the bail conditions under it; and those that are left to an arm.
         self.guarded: dict[Node, list[Bail]] = {}
         self.claimed: set[Bail] = set()
+        self.claimed_conditions: set[Node] = set()
         #: The walks to be done, the innermost arm's last.
         self._walks: list[_Walk] = []
         #: Nodes whose overflow flag leaves the block, with the source range of the check.
@@ -155,10 +156,7 @@ class Selector:
         for node in graph.effects:
             self.register(node)
         bails = [bail for bail in graph.bails if not self.rides(bail, self.live)]
-        for bail in bails:
-            if bail.condition.op == "bitand":
-                for guard in bail.condition.args:
-                    self.guarded.setdefault(guard, []).append(bail)
+        self.guarded = guarded(bails)
         self.walk(iter(self.nodes), bails, None)
         while self._walks:
             self._step(self._walks[-1])
