@@ -369,7 +369,8 @@ def _shift(mnemonic: str, bmi2: str | None) -> Lowering:
             if mnemonic == "rol" and "bmi2" in s.features and s.wanted(source):
                 s.emit("rorx_rri", register, s.register(source), -number & 63)
                 return
-            part = size(node, source) if mnemonic.startswith("s") and number < 32 else ""
+            # Not `sar`: it would take bit 31 for the sign.
+            part = size(node, source) if mnemonic in ("shl", "shr") and number < 32 else ""
             s.emit(f"{mnemonic}{part}_ri", register, number, tied=s.register(source))
         elif bmi2 is not None and "bmi2" in s.features:
             s.emit(bmi2, register, s.register(source), s.register(count))
