@@ -255,6 +255,30 @@ def test_what_is_not_0_where_an_arm_is_taken_divides_unchecked() -> None:
     assert (found.count("test_rr"), found.count("jcc_j")) == (1, 2)
 
 
+#: Divisions in arms, and the instructions of the checks that are left: of zero and of -1.
+EXCLUDED = {
+    "y != 0 and x % y == 2": ("cmp", 2),
+    "y > 0 ? x / y : 0": ("cmp", 0),
+    "y < -1 ? x / y : 0": ("cmp", 1),
+    "y == 0 or x % y == 2": ("cmp", 2),
+    "y >= 0 ? x / y : 0": ("cmp", 0),
+    "z > 0 and y > 5 ? x / y : 0": ("cmp", 1),
+    "y == 0 or z == 0 ? 3 : x % y": ("cmp", 1),
+}
+
+
+@pytest.mark.parametrize("source", EXCLUDED)
+@pytest.mark.parametrize("mode", MODES)
+def test_what_a_divisor_is_not_in_an_arm_is_not_checked(source: str, mode: str) -> None:
+    key, count = EXCLUDED[source]
+    found = keys(source, mode)
+    if mode == "wrap":
+        assert len([name for name in found if name.startswith(key)]) == count, found
+    formula = Formula(source, overflow=mode)
+    rows = list(product((0, 1, -1, 2, 7, MIN, MAX), repeat=len(formula.params)))
+    assert differences(source, rows, answers(formula, rows), mode) == []
+
+
 def test_checks_wait_for_the_arm_that_they_are_about() -> None:
     """The overflow of what is in the arm is a branch behind it, not a condition before."""
     found = keys("x > 3 ? x * y + z * y - x * z : 5", "raise")

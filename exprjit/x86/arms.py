@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Final
 
-from ..ir.graph import CALL, CALL_IF, PARAM, Bail, Graph, Node
-from ..language.operators import OPERATORS
+from ..ir.graph import CALL, CALL_IF, CONST, PARAM, Bail, Graph, Node
+from ..language.operators import BOOLEANS, OPERATORS
 from .block import Fork, Join
 from .registers import negate
 
@@ -107,9 +107,8 @@ def branch(
     s.close()
     before = {left: s.checked.get(left) for _, left in bails}
     checks = _claim(s, bails, frozenset(nodes))
-    known = holds and condition not in s.nonzero
-    if known:
-        s.nonzero.add(condition)
+    outer = s.never
+    s.never = _excluded(condition, holds) | (outer if len(outer) < _MOST else set())
     s.guards.append(guard)
 
     def end() -> None:
@@ -118,8 +117,7 @@ def branch(
             if position is not None and check not in s.claimed_conditions:
                 s.checked[check] = position
         s.guards.pop()
-        if known:
-            s.nonzero.discard(condition)
+        s.never = outer
         s.tag = choice.span
         if not isinstance(around, Node):
             s.emit("mov_ri", later, around)
@@ -137,6 +135,27 @@ def branch(
 
     s.walk(iter(nodes), checks, end)
     return True
+
+
+def _excluded(condition: Node, holds: bool) -> set[tuple[Node, int]]:
+    """What values cannot be, of the numbers that divisions ask for, where a condition is such."""
+    found: set[tuple[Node, int]] = set()
+    conditions = [condition]
+    while conditions and len(found) < _MOST:
+        node = conditions.pop()
+        if holds:
+            found.add((node, 0))
+        if node.boolean and node.op == ("bitand" if holds else "bitor"):
+            conditions += [arg for arg in node.args if arg.boolean]
+        elif node.op in BOOLEANS and len(node.args) == 2 and node.args[1].op is CONST:
+            value, constant = node.args
+            compare = OPERATORS[node.op]
+            found.update(
+                (value, number)
+                for number in (0, -1)
+                if bool(compare(number, constant.value)) != holds
+            )
+    return found
 
 
 def _guard(s: Selector, condition: Node, holds: bool) -> Node | None:

@@ -54,7 +54,7 @@ def _never_zero(s: Selector, node: Node, divisor: Node) -> bool:
     known = divisor.facts
     if known.low > 0 or known.high < 0 or known.ones:
         return True
-    if divisor in s.nonzero:
+    if (divisor, 0) in s.never:
         return True
     check = s.graph.find("eq", divisor, s.graph.const(0))
     if check is None:
@@ -64,11 +64,11 @@ def _never_zero(s: Selector, node: Node, divisor: Node) -> bool:
     return s.checked.get(check, node.index + 1) <= node.index
 
 
-def _cannot_overflow(dividend: Node, divisor: Node) -> bool:
+def _cannot_overflow(s: Selector, dividend: Node, divisor: Node) -> bool:
     """Whether this is never the least number divided by -1."""
     known = divisor.facts
     minus_one = known.low <= -1 <= known.high and not known.zeros
-    return dividend.facts.low > LONG.min or not minus_one
+    return dividend.facts.low > LONG.min or not minus_one or (divisor, -1) in s.never
 
 
 #: By whether the divisor is never 0, and whether the quotient always fits.
@@ -87,7 +87,7 @@ def _divide(s: Selector, node: Node, register: int) -> None:
         return
     nonzero = _never_zero(s, node, right)
     if node.op in ("div", "rem"):
-        macro = _SIGNED[nonzero, _cannot_overflow(left, right)]
+        macro = _SIGNED[nonzero, _cannot_overflow(s, left, right)]
     elif nonzero:
         halves = (
             left.facts.low >= 0 <= right.facts.low

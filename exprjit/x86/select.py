@@ -69,10 +69,11 @@ class Selector:
         self.bytes: dict[Node, int] = {}
         #: Where conditions were checked: before the nodes from this index on.
         self.checked = {bail.condition: bail.position for bail in graph.bails}
-        #: What only arms need; what was made in arms; what is not 0 in the arm at hand; its guards.
+        #: What only arms need; what was made in arms; what values are not in the arm at hand; the
+        #: guards of the arms.
         self.arms = Arms(graph, nodes)
         self.made: set[Node] = set()
-        self.nonzero: set[Node] = set()
+        self.never: set[tuple[Node, int]] = set()
         self.guards: list[Node | None] = []
         #: By guard: the bail conditions under it; and those that are left to an arm.
         self.guarded: dict[Node, list[Bail]] = {}
