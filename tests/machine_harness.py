@@ -92,9 +92,10 @@ def differences(
     mode: str = "wrap",
     features: frozenset[str] = FEATURES,
     order: Sequence[int] = ORDER,
+    params: Sequence[str] | None = None,
 ) -> list[tuple[Row, int | None, int | None]]:
     """Where machine code and the interpreter differ: arguments, the one's answer, the other's."""
-    compiled = Compiled(source, mode, features, order)
+    compiled = Compiled(source, mode, features, order, params)
     return [
         (row, answer, got)
         for row, answer in zip(rows, expected, strict=True)
