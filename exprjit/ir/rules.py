@@ -214,6 +214,7 @@ rule("abs-of-negative", abs_(x), -x, le(x, 0))
 for _bits in 8, 16, 32:
     _least = Pattern("literal", value=lambda w, bits=_bits: Width(min(bits, w.bits)).min)  # type: ignore[misc]
     rule(f"i{_bits}-of-what-fits", apply(f"i{_bits}", x), x, ge(x, _least) & le(x, ~_least))
+
 # Hacker's Delight, section 5-1.
 section("Counting bits by hand")
 _highest_byte = Pattern("literal", value=lambda w: w.bits - 8)
@@ -261,11 +262,13 @@ rule("any-negative", lt(x, 0) | lt(y, 0), lt(x | y, 0))
 rule("all-negative", lt(x, 0) & lt(y, 0), lt(x & y, 0))
 rule("all-natural", ge(x, 0) & ge(y, 0), ge(x | y, 0))
 rule("any-natural", ge(x, 0) | ge(y, 0), ge(x & y, 0))
+
 section("Bits that have to be so")
 # Bits that have to be so, and others that have to be so; where both speak of a bit they agree.
 _agree = eq(d & ~c, 0) & eq(f & ~e, 0) & eq((d ^ f) & (c & e), 0)
 rule("both-masked", eq(x & c, d) & eq(x & e, f), eq(x & (c | e), d | f), _agree)
 rule("either-not-masked", ne(x & c, d) | ne(x & e, f), ne(x & (c | e), d | f), _agree)
+
 section("One of some numbers")
 # Two numbers that differ in a bit, or some that are near each other.
 _other = c ^ d
