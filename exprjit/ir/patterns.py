@@ -167,6 +167,33 @@ class Rule:
         return f"{self.name}: {self.left} = {self.right}{condition}"
 
 
+class RuleList(list[Rule]):
+    """Rules under headings.
+
+    sections: for each heading its title, and how many rules there are before it.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sections: list[tuple[str, int]] = []
+
+    def section(self, title: str) -> None:
+        """What the rules from here on are about."""
+        self.sections.append((title, len(self)))
+
+    def rule(
+        self,
+        name: str,
+        left: Pattern,
+        right: Any,
+        when: Pattern | None = None,
+        wrap_only: bool = False,
+        native: str | None = None,
+    ) -> None:
+        """Add a rule (see `Rule`) to the list; `right` may be a number."""
+        self.append(Rule(name, left, pattern(right), when, wrap_only, native))
+
+
 def orders(left: Pattern) -> Iterator[Pattern]:
     """`left` with the operands of commutative operators in every order that a graph can have."""
     if not left.args:

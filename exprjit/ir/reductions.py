@@ -7,14 +7,14 @@ then they become multiplications and shifts.
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, Final
+from typing import Final
 
 from ..language.ast import Program
 from . import reciprocals
 from .build import build
 from .facts import both
 from .graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
-from .patterns import BITS, COUNT, MIN, Pattern, Rule, Rules, computed, function, pattern
+from .patterns import BITS, COUNT, MIN, Pattern, RuleList, Rules, computed, function
 from .rules import (
     RULES,
     c,
@@ -40,20 +40,8 @@ from .rules import (
     x,
 )
 
-REDUCTIONS: Final[list[Rule]] = []
-
-
-#: The headings of the list: a title, and how many rules there are before it.
-SECTIONS: Final[list[tuple[str, int]]] = []
-
-
-def section(title: str) -> None:
-    SECTIONS.append((title, len(REDUCTIONS)))
-
-
-def rule(name: str, left: Pattern, right: Any, when: Pattern) -> None:
-    REDUCTIONS.append(Rule(name, left, pattern(right), when, wrap_only=False))
-
+REDUCTIONS: Final = RuleList()
+rule, section = REDUCTIONS.rule, REDUCTIONS.section
 
 mulhi, umulhi = map(function, ("mulhi", "umulhi"))
 

@@ -25,38 +25,16 @@ from .patterns import (
     COUNT,
     MIN,
     Pattern,
-    Rule,
+    RuleList,
     Rules,
     apply,
     computed,
     function,
     literal,
-    pattern,
 )
 
-RULES: Final[list[Rule]] = []
-
-
-#: The headings of the list: a title, and how many rules there are before it.
-SECTIONS: Final[list[tuple[str, int]]] = []
-
-
-def section(title: str) -> None:
-    """What the rules from here on are about."""
-    SECTIONS.append((title, len(RULES)))
-
-
-def rule(
-    name: str,
-    left: Pattern,
-    right: Any,
-    when: Pattern | None = None,
-    wrap_only: bool = False,
-    native: str | None = None,
-) -> None:
-    """Add a rule (see `Rule`) to the list; `right` may be a number."""
-    RULES.append(Rule(name, left, pattern(right), when, wrap_only, native))
-
+RULES: Final = RuleList()
+rule, section = RULES.rule, RULES.section
 
 x, y, z = (Pattern("any", name=_name) for _name in "xyz")
 b = Pattern("boolean", name="b")

@@ -66,11 +66,8 @@ def _table(found: Sequence[Rule]) -> Iterator[str]:
 def as_markdown() -> str:
     """All rules under their headings: those for every graph, and those for the machine."""
     lines: list[str] = []
-    for source, found in (
-        (rules.SECTIONS, rules.RULES),
-        (reductions.SECTIONS, reductions.REDUCTIONS),
-    ):
-        ends = [start for _, start in source[1:]] + [len(found)]
-        for (title, start), end in zip(source, ends, strict=True):
+    for found in (rules.RULES, reductions.REDUCTIONS):
+        ends = [start for _, start in found.sections[1:]] + [len(found)]
+        for (title, start), end in zip(found.sections, ends, strict=True):
             lines += [f"### {title}", "", *_table(found[start:end]), ""]
     return "\n".join(lines)

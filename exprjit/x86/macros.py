@@ -59,6 +59,16 @@ def _expand_idiv_nonzero(divisor: int) -> Lines:
     ]
 
 
+def _nothing(zero: Label, done: Label) -> list[Line]:
+    """Where the divisor is 0: so are quotient and remainder."""
+    return [
+        place(zero),
+        line("xor32_rr", RAX, RAX),
+        line("xor32_rr", RDX, RDX),
+        line("jmp_j", done),
+    ]
+
+
 def _expand_idiv_safe(divisor: int) -> Lines:
     return [line("cqo"), line("idiv_r", divisor)], []
 
@@ -71,12 +81,7 @@ def _expand_idiv_not_minus_one(divisor: int) -> Lines:
         line("cqo"),
         line("idiv_r", divisor),
         place(done),
-    ], [
-        place(zero),
-        line("xor32_rr", RAX, RAX),
-        line("xor32_rr", RDX, RDX),
-        line("jmp_j", done),
-    ]
+    ], _nothing(zero, done)
 
 
 def _expand_div(divisor: int) -> Lines:
@@ -87,12 +92,7 @@ def _expand_div(divisor: int) -> Lines:
         line("xor32_rr", RDX, RDX),
         line("div_r", divisor),
         place(done),
-    ], [
-        place(zero),
-        line("xor32_rr", RAX, RAX),
-        line("xor32_rr", RDX, RDX),
-        line("jmp_j", done),
-    ]
+    ], _nothing(zero, done)
 
 
 def _expand_div_safe(divisor: int) -> Lines:
