@@ -95,9 +95,14 @@ class Pattern:
         return f"{self.op}({', '.join(map(str, self.args))})"
 
 
+def by_width(value: Callable[[Width], int]) -> Pattern:
+    """The pattern of a number that depends on the width."""
+    return Pattern("literal", value=value)
+
+
 def literal(value: int) -> Pattern:
     """The pattern of a number."""
-    return Pattern("literal", value=lambda width: width.wrap(value))
+    return by_width(lambda width: width.wrap(value))
 
 
 def pattern(value: Any) -> Pattern:
@@ -126,11 +131,11 @@ def meaning(side: Pattern) -> Callable[..., int]:
     return OPERATORS[side.op].meaning if side.meaning is None else side.meaning
 
 
-MIN: Final = Pattern("literal", value=lambda width: width.min)
-MAX: Final = Pattern("literal", value=lambda width: width.max)
-BITS: Final = Pattern("literal", value=lambda width: width.bits)
+MIN: Final = by_width(lambda width: width.min)
+MAX: Final = by_width(lambda width: width.max)
+BITS: Final = by_width(lambda width: width.bits)
 #: The greatest shift count, which is also the mask that takes counts modulo the width.
-COUNT: Final = Pattern("literal", value=lambda width: width.bits - 1)
+COUNT: Final = by_width(lambda width: width.bits - 1)
 
 
 class Rule:

@@ -7,14 +7,16 @@ then they become multiplications and shifts.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
+from ..language.arithmetic import Width
 from ..language.ast import Program
 from . import reciprocals
 from .build import build
 from .facts import both
 from .graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
-from .patterns import BITS, COUNT, MIN, Pattern, RuleList, Rules, computed, function
+from .patterns import BITS, COUNT, MIN, Pattern, RuleList, Rules, by_width, computed, function
 from .rules import (
     RULES,
     c,
@@ -54,6 +56,12 @@ unsigned_shift = computed(reciprocals.unsigned_shift)(c)
 unsigned_fits = computed(reciprocals.unsigned_fits)(c)
 halved_magic = computed(reciprocals.halved_magic)(c)
 halved_shift = computed(reciprocals.halved_shift)(c)
+
+
+def _greatest_of(bits: Callable[[Width], int]) -> Pattern:
+    """The greatest natural number of so many bits."""
+    return by_width(lambda w: (1 << bits(w)) - 1)
+
 
 ordinary = gt(c, 2) & ne(popcount(c), 1)
 sign = sar(x, COUNT)
@@ -107,7 +115,7 @@ for _name, _bits, _magic, _shift in (
     ("short", reciprocals.short_bits, reciprocals.short_magic, reciprocals.short_shift),
     ("half", reciprocals.half_bits, reciprocals.half_magic, reciprocals.half_shift),
 ):
-    _most = Pattern("literal", value=lambda w, bits=_bits: (1 << bits(w)) - 1)  # type: ignore[misc]
+    _most = _greatest_of(_bits)
     rule(
         f"udiv-of-{_name}",
         udiv(x, c),

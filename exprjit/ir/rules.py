@@ -28,6 +28,7 @@ from .patterns import (
     RuleList,
     Rules,
     apply,
+    by_width,
     computed,
     function,
     literal,
@@ -59,6 +60,22 @@ exponent = ctz(c)
 natural = ge(x, 0)
 #: Whether shifting by c and then by d is shifting by c + d.
 in_all = ult(c, BITS) & ult(d, BITS) & ult(c + d, BITS)
+
+
+def _above(bits: int) -> Pattern:
+    """How many bits there are above the lowest `bits`."""
+    return by_width(lambda w: max(w.bits - bits, 0))
+
+
+def _least_of(bits: int) -> Pattern:
+    """The least number of so many bits."""
+    return by_width(lambda w: Width(min(bits, w.bits)).min)
+
+
+def _of_bytes(byte: int) -> Pattern:
+    """The number all of whose bytes are this one."""
+    return by_width(lambda w: w.wrap(w.mask // 255 * byte))
+
 
 section("Sums")
 rule("sub-constant", x - c, x + -c)
@@ -157,7 +174,7 @@ rule("rotr-by-bitor", shr(x, y) | (x << -y), rotr(x, y))
 rule("shl-shr", shr(x << c, c), x & shr(-1, c), uge(c + c, BITS) & ult(c, BITS))
 rule("shr-shl", shr(x, c) << c, x & (literal(-1) << c), ult(c, BITS))
 for _bits in 8, 16, 32:
-    _narrow = Pattern("literal", value=lambda w, bits=_bits: max(w.bits - bits, 0))  # type: ignore[misc]
+    _narrow = _above(_bits)
     rule(f"i{_bits}-by-shifts", sar(x << _narrow, _narrow), apply(f"i{_bits}", x))
 rule("low-ones", ~(literal(-1) << y), (literal(1) << y) + -1, wrap_only=True)
 rule("sar-of-natural", sar(x, y), shr(x, y), natural)
@@ -190,16 +207,13 @@ rule("abs-neg", abs_(-x), abs_(x))
 rule("abs-of-natural", abs_(x), x, natural)
 rule("abs-of-negative", abs_(x), -x, le(x, 0))
 for _bits in 8, 16, 32:
-    _least = Pattern("literal", value=lambda w, bits=_bits: Width(min(bits, w.bits)).min)  # type: ignore[misc]
+    _least = _least_of(_bits)
     rule(f"i{_bits}-of-what-fits", apply(f"i{_bits}", x), x, ge(x, _least) & le(x, ~_least))
 
 # Hacker's Delight, section 5-1.
 section("Counting bits by hand")
-_highest_byte = Pattern("literal", value=lambda w: w.bits - 8)
-_ones, _twos, _fours, _bytes = (
-    Pattern("literal", value=lambda w, byte=_byte: w.wrap(w.mask // 255 * byte))  # type: ignore[misc]
-    for _byte in (0x55, 0x33, 0x0F, 0x01)
-)
+_highest_byte = by_width(lambda w: w.bits - 8)
+_ones, _twos, _fours, _bytes = (_of_bytes(_byte) for _byte in (0x55, 0x33, 0x0F, 0x01))
 _pairs = x - (shr(x, 1) & _ones)
 _nibbles = (_pairs & _twos) + (shr(_pairs, 2) & _twos)
 _octets = (_nibbles + shr(_nibbles, 4)) & _fours
