@@ -165,9 +165,13 @@ class _Allocator:
         value = self.holder[register]
         assert value is not None
         self.restores.append((register, value))
+        self._keep(value)
+        self._release(value)
+
+    def _keep(self, value: int) -> None:
+        """Let there be a slot for `value`, unless it is made again."""
         if value not in self.constants and value not in self.slot:
             self.slot[value] = self._new_slot()
-        self._release(value)
 
     def _new_slot(self) -> Mem:
         base = self.slot_base
@@ -257,8 +261,7 @@ class _Allocator:
             to = next((r for r in free if r not in taken), None)
             if to is None:
                 loads.append((value, where))
-                if value not in self.constants and value not in self.slot:
-                    self.slot[value] = self._new_slot()
+                self._keep(value)
             else:
                 here[value] = to
                 taken.add(to)
