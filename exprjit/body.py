@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from itertools import count
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,9 +12,12 @@ from .errors import ExprError, ExprValueError, JitUnavailableError
 from .formula import Formula
 from .language.arguments import to_longs
 from .runtime import pycall
+from .runtime.columns import is_columnar
 
 if TYPE_CHECKING:
+    from .array_code import Task
     from .ir.graph import Graph
+    from .runtime.sweep import Sweep
     from .x86.listing import Asm
 
 
@@ -35,7 +38,17 @@ class Body:
     reason: why there is none, or None.  entries: further code by kernel, made when asked for.
     """
 
-    __slots__ = ("code", "entries", "features", "formula", "kernel", "options", "reason", "runner")
+    __slots__ = (
+        "code",
+        "entries",
+        "features",
+        "formula",
+        "kernel",
+        "options",
+        "reason",
+        "runner",
+        "sweeps",
+    )
 
     def __init__(
         self,
@@ -55,11 +68,16 @@ class Body:
         self.entries: dict[str, compiler.Installed] = {}
         #: The code as an object of its own, for calls that were unusual and no longer are.
         self.runner: Callable[..., int] | None = None
+        #: What runs over arrays, by what it computes there; made when first asked for.
+        self.sweeps: dict[Task, Sweep] | None = None
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> int:
-        """Answer a call that the machine code handed over: keywords, wrong counts or types."""
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        """Answer a call that the machine code handed over: keywords, arrays, wrong arguments."""
         formula = self.formula
-        values = to_longs(formula.params, formula.bind(args, kwargs))
+        bound = formula.bind(args, kwargs)
+        if any(map(is_columnar, bound)):
+            return self.over_arrays("map", bound, {}, {})
+        values = to_longs(formula.params, bound)
         if self.code is None:
             return formula.interpret(*values)
         if self.runner is None:
@@ -101,6 +119,30 @@ class Body:
             targets = compiler.targets()._asdict()
             symbols |= {at: name for name, at in targets.items() if at > 1 << 16}
         return asm(encoded, self.formula.source, symbols)
+
+    def over_arrays(
+        self,
+        kernel: str,
+        columns: Sequence[Any],
+        named: Mapping[str, Any],
+        options: Mapping[str, Any],
+    ) -> Any:
+        """What the method called `kernel` gives for columns of many rows (arrays.py)."""
+        from .array_run import answer
+
+        return answer(self, kernel, columns, named, options)
+
+    def sweep(self, task: Task) -> Sweep:
+        """What runs a task over the formula's rows."""
+        from .array_code import sweep
+
+        if self.sweeps is None:
+            self.sweeps = {}
+        known = self.sweeps.get(task)
+        if known is None:
+            features = None if self.options.backend == "interpreter" else self.features
+            known = self.sweeps.setdefault(task, sweep(task, features))
+        return known
 
     def entry(self, kernel: str) -> int:
         """The address of other code of this formula, which lives as long as this object."""
@@ -160,7 +202,7 @@ class LazyBody(Body):
         #: Given the entry when there is one.
         self.ready: Callable[[int], None] | None = None
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> int:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         try:
             if next(self.calls) == 2:
                 self._compile()

@@ -124,6 +124,11 @@ def to_code(formula: Formula, kernel: str, features: Features) -> kernels.Code:
         raise Unavailable(str(error)) from None
     except stubs.PyCallError as error:
         raise Unavailable(str(error), error.passing) from None
+    return within_limits(code, formula)
+
+
+def within_limits(code: kernels.Code, formula: Formula) -> kernels.Code:
+    """The code, unless it is longer than the formula's limits allow: then ExprLimitError."""
     size = len(code.encoded.code)
     if size > formula.limits.code:
         raise ExprLimitError(
@@ -159,7 +164,11 @@ def install(formula: Formula, kernel: str, features: Features) -> Installed:
     Raises ExprLimitError and Unavailable, and ExprValueError if EXPRJIT_MEMORY is set to
     what it cannot be.
     """
-    code = to_code(formula, kernel, features)
+    return installed(to_code(formula, kernel, features))
+
+
+def installed(code: kernels.Code) -> Installed:
+    """Put code into executable memory; raises as `install` does."""
     try:
         owner = memory.install(code.encoded.code)
     except memory.CodeMemoryError as error:

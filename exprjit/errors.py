@@ -38,7 +38,10 @@ class ExprError(Exception):
         source: the whole source text, or None where the error has no place in a text.
         start, end: the half-open range of offsets in `source` that the error is about.
         hint: what to write instead, or None.
+        row: the row of the arrays that it happened in, counted from 0 in the order of C, or None.
     """
+
+    row: int | None = None
 
     def __init__(
         self,
@@ -58,6 +61,12 @@ class ExprError(Exception):
     def locate(self, source: str) -> ExprError:
         """Say which text `start` and `end` are about; gives the error itself."""
         self.source = source
+        return self
+
+    def in_row(self, row: int) -> ExprError:
+        """Say in which row of arrays it happened; gives the error itself."""
+        self.row = row
+        self.message += f", in row {row:,}"
         return self
 
     @property

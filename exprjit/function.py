@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 from . import compiler
+from .arrays import ArrayMethods
 from .body import Body, LazyBody, Options
 from .cache import Cache, CacheInfo
 from .errors import (
@@ -26,12 +27,13 @@ from .errors import (
     shown,
 )
 from .formula import Formula, forget_trees
-from .inspection import STAGES, Inspection, doc, signature
+from .inspection import STAGES, doc, signature
 from .language.arguments import to_longs
 from .language.externs import check_externs
 from .language.limits import limits_from
 from .language.names import check_constants, check_params
 from .runtime import buffercall, pycall
+from .runtime.columns import is_columnar
 
 __all__ = ["BACKENDS", "STAGES", "Function", "cache_clear", "cache_info", "compile", "evaluate"]
 
@@ -53,12 +55,12 @@ class _ClassText:
         return self.text
 
 
-class Function(Inspection):
+class Function(ArrayMethods):
     __slots__ = ()
 
     if TYPE_CHECKING:
         # At run time each subclass has its own; a __call__ here would slow down native calls.
-        def __call__(self, /, *args: Any, **kwargs: Any) -> int: ...
+        def __call__(self, /, *args: Any, **kwargs: Any) -> Any: ...
 
     def __new__(cls, *args: Any) -> Function:
         if cls is Function:
@@ -144,8 +146,8 @@ class InterpretedFunction(_Plain):
 
     __slots__ = ()
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> int:
-        return self._body.formula.call(args, kwargs)
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return self._body(*args, **kwargs)
 
 
 class BufferFunction(_Plain):
@@ -153,11 +155,14 @@ class BufferFunction(_Plain):
 
     __slots__ = ()
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> int:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         body = self._body
         formula, code = body.formula, body.code
         assert code is not None
-        values = to_longs(formula.params, formula.bind(args, kwargs))
+        bound = formula.bind(args, kwargs)
+        if any(map(is_columnar, bound)):
+            return body.over_arrays("map", bound, {}, {})
+        values = to_longs(formula.params, bound)
         result, returned = buffercall.run(code.address, values, code.log)
         return formula.interpret(*values, *returned) if result is None else result
 
@@ -170,11 +175,14 @@ class VerifiedFunction(_Plain):
 
     __slots__ = ()
 
-    def __call__(self, /, *args: Any, **kwargs: Any) -> int:
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         body = self._body
         formula, code = body.formula, body.code
         assert code is not None
-        values = to_longs(formula.params, formula.bind(args, kwargs))
+        bound = formula.bind(args, kwargs)
+        if any(map(is_columnar, bound)):
+            return body.over_arrays("map", bound, {}, {})
+        values = to_longs(formula.params, bound)
         got, returned = buffercall.run(code.address, values, code.log)
         try:
             wanted = formula.interpret(*values, *returned)

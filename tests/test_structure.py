@@ -21,7 +21,10 @@ PACKAGE = ROOT / "exprjit"
 LAYERS = ["tools", "__init__", "function", "runtime", "x86", "ir", "language", "errors"]
 
 # The modules that stand beside function.py and belong to its layer.
-BESIDE_FUNCTION = {"formula", "compiler", "body", "cache", "inspection", "diagnosis", "version"}
+BESIDE_FUNCTION = {
+    "array_code", "array_run", "arrays", "body", "cache", "compiler", "diagnosis", "formula",
+    "inspection", "version",
+}  # fmt: skip
 
 # These know nothing of the project but each other, so that they can be read and tested alone.
 LEAVES = {f"exprjit.runtime.{name}" for name in ("cpu", "memory", "pages", "turn")}

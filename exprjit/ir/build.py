@@ -42,12 +42,21 @@ def build(
     """
     graph = Graph(program.params, native, BY_MODE[overflow], most)
     graph.fired = fired
+    graph.result = add(graph, program, overflow)
+    return graph
+
+
+def add(graph: Graph, program: Program, overflow: str, guard: Node | None = None) -> Node:
+    """Add `program`, whose parameters are among the graph's, and give its value.
+
+    guard: a boolean without which nothing in it fails.
+    """
     builder = _Builder(program, graph, overflow)
+    builder.guard = guard
     for statement in program.statements:
         if isinstance(statement, Binding):
             builder.variables[statement.name] = builder.run(statement.value)
-    graph.result = builder.run(program.result)
-    return graph
+    return builder.run(program.result)
 
 
 class _Task:
@@ -102,8 +111,9 @@ class _Builder:
         self.graph = graph
         self.overflow = overflow
         self.variables = {name: graph.const(v) for name, v in program.constants.items()}
-        for position, name in enumerate(program.params):
-            self.variables[name] = graph.param(position)
+        positions = {name: position for position, name in enumerate(graph.params)}
+        for name in program.params:
+            self.variables[name] = graph.param(positions[name])
         self.values: list[Node] = []
         self.work: list[Any] = []
         self.frames: list[dict[str, Node]] = []

@@ -16,6 +16,8 @@ out only if it is proved to be 0.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from ..language.externs import Extern
@@ -29,6 +31,8 @@ PARAM: Final = "param"
 #: A call of a C function, and one that happens only where the first operand, a boolean, is 1.
 CALL: Final = "call"
 CALL_IF: Final = "call_if"
+
+NOTHING_KNOWN: Final[Mapping[int, Facts]] = MappingProxyType({})
 
 #: An operator's name and its operands: a node that is yet to be found or made.
 Form = tuple[Any, ...]
@@ -96,7 +100,8 @@ class Graph:
     params: the parameters' names.  native: names of the operators that stay as they are
     although the table could expand them, because the machine has an instruction.
     rules: the algebra to apply.  most: how many nodes there may be.  fired: where it is a
-    list, it collects the names of the rules that are applied.
+    list, it collects the names of the rules that are applied.  known: what is known of
+    parameters, by position.
     """
 
     __slots__ = (
@@ -106,6 +111,7 @@ class Graph:
         "effects",
         "externs",
         "fired",
+        "known",
         "most",
         "native",
         "nodes",
@@ -124,8 +130,10 @@ class Graph:
         native: frozenset[str],
         rules: Rules,
         most: int = 1 << 62,
+        known: Mapping[int, Facts] = NOTHING_KNOWN,
     ) -> None:
         self.params = params
+        self.known = known
         self.most = most
         self.native = native
         self.rules = rules
@@ -164,7 +172,12 @@ class Graph:
         key = (PARAM, position)
         node = self._made.get(key)
         if node is None:
-            node = self._made[key] = self._new(PARAM, (), position)
+            known = self.known.get(position, ANYTHING)
+            if known.low == known.high:
+                node = self.const(known.low)
+            else:
+                node = self._new(PARAM, (), position, known)
+            self._made[key] = node
         return node
 
     def call(self, name: str, extern: Extern, args: tuple[Node, ...], guard: Node | None) -> Node:

@@ -181,7 +181,7 @@ def reduce(graph: Graph, overflow: str, native: frozenset[str]) -> Graph:
     """
     if not any(map(_is_reduced, graph.nodes)):
         return graph
-    new = Graph(graph.params, native, BY_MODE[overflow], graph.most)
+    new = Graph(graph.params, native, BY_MODE[overflow], graph.most, graph.known)
     new.fired = graph.fired
     made: dict[Node, Node] = {}
     bails = deque(graph.bails)

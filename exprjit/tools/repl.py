@@ -167,7 +167,8 @@ class Session:
         pieces = self._needed(_calls(node))
         tail = _Piece(line[node.start : node.end], line, node.start)
         try:
-            return self._run(pieces, tail, lambda function: function())
+            value: int = self._run(pieces, tail, lambda function: function())
+            return value
         except ExprNameError as error:
             self._hint(error)
             raise

@@ -120,7 +120,7 @@ def registers_read(virtual: Virtual) -> list[int]:
         if kind == "m":
             if operand.base is not None and operand.base >= FIRST_VIRTUAL:
                 values.append(operand.base)
-            if operand.index is not None:
+            if operand.index is not None and operand.index >= FIRST_VIRTUAL:
                 values.append(operand.index)
         elif kind == "r" and role == "r":
             values.append(operand)

@@ -398,7 +398,7 @@ class _Allocator:
                 mem = physical[place]
                 if mem.base is not None and mem.base >= FIRST_VIRTUAL:
                     mem = mem._replace(base=self._use(mem.base, fixed))
-                if mem.index is not None:
+                if mem.index is not None and mem.index >= FIRST_VIRTUAL:
                     mem = mem._replace(index=self._use(mem.index, fixed))
                 physical[place] = mem
         return instruction

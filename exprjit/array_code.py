@@ -1,0 +1,118 @@
+"""The list of passes for code that runs over arrays, and what interprets where there is none.
+
+text -> tree -> graph of a row -> block -> loop -> bytes -> installed code
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from . import compiler
+from .errors import ExprLimitError, ExprOverflowError
+from .formula import Formula
+from .ir.facts import Facts, facts
+from .ir.graph import GraphTooLarge
+from .ir.rowwise import NEUTRAL, PREDICATES, Rowwise, build_rowwise
+from .language.arithmetic import LONG
+from .runtime.interpreted import interpreted_kernel
+from .runtime.sweep import Sweep, prototype
+from .x86 import kernels
+from .x86.rows import ITEM_TYPES, SCALAR_COLUMN, Plan, rows
+from .x86.scalar import native
+
+
+class Task(NamedTuple):
+    """What is to be computed for each row.
+
+    formula: the value.  where: the formula of the filter, or whether the column behind the
+    formula's is the filter.  plan: what it is for, and the columns' types.  keeps, equals: as in
+    `Rowwise`.
+    """
+
+    formula: Formula
+    where: Formula | bool
+    plan: Plan
+    keeps: bool = False
+    equals: int | None = None
+
+    @property
+    def rowwise(self) -> Rowwise:
+        where = self.where if isinstance(self.where, bool) else self.where.program()
+        out = ITEM_TYPES[self.plan.out]
+        return Rowwise(
+            self.formula.program(),
+            self.plan.kernel,
+            where,
+            *(out.low, out.high),
+            self.keeps,
+            self.equals,
+        )
+
+    def interpret(self, *values: int) -> int:
+        """What a row gives, by the interpreter; raises the error of a row that fails."""
+        formula, where, plan = self.formula, self.where, self.plan
+        own = values[: len(formula.params)]
+        if isinstance(where, Formula):
+            named = dict(zip(self.rowwise.params, values, strict=True))
+            counts = where.interpret(*[named[name] for name in where.params])
+        else:
+            counts = values[len(formula.params)] if where else 1
+        if not counts:
+            return values[-1] if self.keeps else NEUTRAL.get(plan.kernel, 0)
+        value = formula.interpret(*own)
+        if plan.kernel in PREDICATES:
+            return int(value != 0 if self.equals is None else value == self.equals)
+        out = ITEM_TYPES[plan.out]
+        if not out.low <= value <= out.high:
+            end = len(formula.source)
+            raise ExprOverflowError(f"result outside {plan.out}: {value}", formula.source, 0, end)
+        return value
+
+
+def columns_of(formula: Formula, where: Formula | bool) -> tuple[str, ...]:
+    """The names of the columns that are to be given, but for the filter itself."""
+    if not isinstance(where, Formula):
+        return formula.params
+    more = (name for name in where.params if name not in formula.params)
+    return (*formula.params, *more)
+
+
+def sweep(task: Task, features: compiler.Features | None) -> Sweep:
+    """What runs a task: machine code for a CPU, where there can be some; None wants none."""
+    try:
+        if features is None:
+            raise compiler.Unavailable("it is not wanted")
+        compiler.check_available()
+        installed = compiler.installed(_code(task, features))
+    except (compiler.Unavailable, ExprLimitError):
+        return Sweep(interpreted_kernel(task.plan, task.interpret), None, task.plan.kernel)
+    # C functions are called as they are from Python: by one thread at a time.
+    call = prototype(bool(_externs(task)))(installed.address)
+    return Sweep(call, installed.owner, task.plan.kernel, installed.log)
+
+
+def _externs(task: Task) -> int:
+    where = task.where
+    return len(task.formula.externs) + (len(where.externs) if isinstance(where, Formula) else 0)
+
+
+def _code(task: Task, features: compiler.Features) -> kernels.Code:
+    """Raises Unavailable and ExprLimitError."""
+    plan, formula = task.plan, task.formula
+    known = {
+        position: _known(kind)
+        for position, kind in enumerate(plan.columns)
+        if kind not in (SCALAR_COLUMN, "int64")
+    }
+    most = formula.limits.graph
+    try:
+        graph = build_rowwise(task.rowwise, formula.overflow, native(features), most, known)
+        code = rows(graph, plan, features)
+    except (GraphTooLarge, kernels.FrameTooLarge) as error:
+        raise compiler.Unavailable(str(error)) from None
+    return compiler.within_limits(code, formula)
+
+
+def _known(kind: str) -> Facts:
+    """What is known of the items of a type."""
+    return facts(LONG, ITEM_TYPES[kind].low, ITEM_TYPES[kind].high)

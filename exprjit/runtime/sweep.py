@@ -1,0 +1,209 @@
+"""Runs a kernel over rows: in pieces, perhaps in several threads, and what of it fails.
+
+Between two pieces the interpreter runs signal handlers, so that an interrupt is noticed; in the
+kernel it runs other threads. A row that fails is told to whoever started this; they raise, or the
+kernel goes on with the next row.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from threading import Lock
+from typing import Any, Final, NamedTuple
+
+from exprjit.language.operators import MAX, MIN
+from exprjit.x86.rows import State
+
+from .columns import Column
+
+#: How many rows are done without looking up: a millisecond of most formulas. (It is a multiple
+#: of 64, so that no two pieces of a bitmap are in the same word.)
+PIECE: Final = 1 << 18
+#: How many rows there have to be for each thread, by default.
+ROWS_PER_THREAD: Final = 1 << 17
+
+#: ``kernel(state, start, stop) -> row``; see x86/rows.py.
+Kernel = Callable[[Any, int, int], int]
+
+
+class Sweep(NamedTuple):
+    """What is to be run.
+
+    kernel: the machine code, or what interprets instead; owner: what keeps it.  name: what the
+    kernel is for, a key of x86/rows.py's KERNELS.  log: how many words behind the columns it needs.
+    """
+
+    kernel: Kernel
+    owner: object
+    name: str
+    log: int = 0
+
+
+class Outcome(NamedTuple):
+    """What a sweep gave.
+
+    best: the count, the sum, the least or greatest value.  row: its row, or that which `first`
+    found, or None.  found: how many rows `indices` has written.
+    """
+
+    best: int
+    row: int | None
+    found: int
+
+
+#: What "best" is before the first row, if not 0.
+_FIRST: Final = {"min": MAX, "argmin": MAX, "max": MIN, "argmax": MIN}
+
+
+@cache
+def prototype(holds_lock: bool) -> Any:
+    """The ctypes type of kernels, which hold Python's global lock or give it up."""
+    from ctypes import CFUNCTYPE, PYFUNCTYPE, c_int64, c_void_p
+
+    make = PYFUNCTYPE if holds_lock else CFUNCTYPE
+    return make(c_int64, c_void_p, c_int64, c_int64)
+
+
+@cache
+def _word() -> Any:
+    from ctypes import c_int64
+
+    return c_int64
+
+
+def new_state(sweep: Sweep, columns: Sequence[Column], out: int) -> Any:
+    """The words that a kernel works on, before the first row."""
+    words = _word() * (State.COLUMNS + len(columns) + sweep.log)
+    state = words()
+    state[State.OUT] = out
+    state[State.ROW] = -1
+    state[State.BEST] = _FIRST.get(sweep.name, 0)
+    for place, column in enumerate(columns, State.COLUMNS):
+        state[place] = column.address
+    return state
+
+
+def run(
+    sweep: Sweep,
+    columns: Sequence[Column],
+    rows: range,
+    out: int,
+    failed: Callable[[int], None],
+    goes_on: bool = False,
+    threads: int | None = 1,
+) -> Outcome:
+    """Run over `rows`, whose step is 1.
+
+    out: the address of what belongs to row 0.  failed: called with the rows that fail, in order;
+    what it raises ends the sweep.  goes_on: whether it does not raise.  threads: how many; None for
+    what suits the machine.
+    """
+    if sweep.name == "indices" or len(rows) <= PIECE:
+        threads = 1
+    elif threads is None:
+        threads = min(cores(), len(rows) // ROWS_PER_THREAD)
+    if threads > 1:
+        return _Team(sweep, columns, rows, out, goes_on).run(threads, failed)
+    state = new_state(sweep, columns, out)
+    for start in range(rows.start, rows.stop, PIECE):
+        for row, is_found in _ends(sweep, state, start, min(start + PIECE, rows.stop)):
+            if is_found:
+                return _outcome(sweep, state, row)
+            failed(row)
+    return _outcome(sweep, state, None)
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _ends(sweep: Sweep, state: Any, start: int, stop: int) -> Iterator[tuple[int, bool]]:
+    """Run from `start` to `stop`: the rows where the kernel ended before, and whether it found one.
+
+    It goes on behind such a row when the next one is asked for.
+    """
+    row = sweep.kernel(state, start, stop)
+    while row < stop:
+        yield row, sweep.name == "first" and state[State.FOUND] != 0
+        row = sweep.kernel(state, row + 1, stop)
+
+
+def _outcome(sweep: Sweep, state: Any, found: int | None) -> Outcome:
+    best = state[State.BEST]
+    if sweep.name == "sum":
+        best = (state[State.BEST + 1] << 64) + (best & (1 << 64) - 1)
+    if sweep.name == "first":
+        return Outcome(0, found, 0)
+    row = state[State.ROW]
+    return Outcome(best, None if row == -1 else row, state[State.FOUND])
+
+
+class _Team:
+    """Threads that share the pieces of a sweep.
+
+    Each takes the next piece, and what it has taken it does to the end, or to the first row that
+    ends all. After such a row no more are handed out, so all before it have been done.
+    """
+
+    def __init__(
+        self, sweep: Sweep, columns: Sequence[Column], rows: range, out: int, goes_on: bool
+    ) -> None:
+        self.sweep = sweep
+        self.columns = columns
+        self.rows = rows
+        self.out = out
+        self.goes_on = goes_on
+        self.starts = iter(range(rows.start, rows.stop, PIECE))
+        self.lock = Lock()
+        self.over = False
+        #: The rows that fail, and those that were found.
+        self.failures: list[int] = []
+        self.found: list[int] = []
+
+    def run(self, threads: int, failed: Callable[[int], None]) -> Outcome:
+        from concurrent.futures import ThreadPoolExecutor
+
+        with ThreadPoolExecutor(threads, "exprjit") as pool:
+            try:
+                tasks = [pool.submit(self.work) for _ in range(threads)]
+                outcomes = [task.result() for task in tasks]
+            finally:
+                self.over = True  # An interrupt: the threads end with the piece they are at.
+        found = min(self.found, default=None)
+        for row in sorted(self.failures):
+            if found is None or row < found:
+                failed(row)
+        if found is not None:
+            outcomes.append(Outcome(0, found, 0))
+        return joined(self.sweep.name, outcomes)
+
+    def work(self) -> Outcome:
+        """Take pieces until there are no more; what a thread does."""
+        sweep = self.sweep
+        state = new_state(sweep, self.columns, self.out)
+        while not self.over:
+            with self.lock:
+                start = next(self.starts, None)
+            if start is None:
+                break
+            for row, is_found in _ends(sweep, state, start, min(start + PIECE, self.rows.stop)):
+                (self.found if is_found else self.failures).append(row)
+                if is_found or not self.goes_on:
+                    self.over = True
+                    break
+        return _outcome(sweep, state, None)
+
+
+def joined(name: str, outcomes: list[Outcome]) -> Outcome:
+    """What sweeps over parts of the rows give together."""
+    found = sum(outcome.found for outcome in outcomes)
+    if name in _FIRST:
+        choose = min if name.endswith("min") else max
+        best = choose((outcome.best for outcome in outcomes), default=_FIRST[name])
+    else:
+        best = sum(outcome.best for outcome in outcomes)
+    rows = [o.row for o in outcomes if o.row is not None and (name == "first" or o.best == best)]
+    return Outcome(best, min(rows, default=None), found)
