@@ -32,8 +32,8 @@ class Encoding(NamedTuple):
 
     mnemonic: str  # "add", "set<cc>"
     opcode: str  # the manual's opcode column, "REX.W 83 /0 ib"
-    kinds: tuple[str, ...]  # per explicit operand: r64 xmm m64 m imm8 uimm8 1 rel8 cc rax ...
-    fields: tuple[str, ...]  # where each goes: reg rm vvvv plus cc imm fixed
+    kinds: tuple[str, ...]  # per explicit operand: r64 xmm m64 m64bcst {k1} imm8 1 rel8 cc rax ...
+    fields: tuple[str, ...]  # where each goes: reg rm vvvv is4 mask plus cc imm fixed
     suffix: str  # operands that are written but not encoded: ", cl"
 
 
@@ -42,17 +42,19 @@ class Opcode(NamedTuple):
 
     prefix: bytes  # mandatory 66, F2, F3 of a legacy opcode
     code: bytes  # escape and opcode bytes; after VEX the opcode byte alone
-    w: int  # REX.W or VEX.W
+    w: int  # the W of REX, VEX or EVEX
     digit: int  # the /0../7 in ModRM.reg, 0 without one
     modrm: bool
     vex: tuple[int, int, int] | None  # opcode map, L, pp
+    evex: bool  # `vex` is said in the longer prefix
+    scalar: bool  # EVEX's tuple type is "Tuple1 Scalar"
 
 
 _PREFIXES = ("66", "F2", "F3")
 _VEX_PP = {"66": 1, "F3": 2, "F2": 3}
 _VEX_MAP = {"0F": 1, "0F38": 2, "0F3A": 3}
-_VEX_L = {"LZ": 0, "L0": 0, "LIG": 0, "128": 0, "256": 1, "L1": 1}
-_IMMEDIATES = ("ib", "id", "io", "cb", "cd")
+_VEX_L = {"LZ": 0, "L0": 0, "LIG": 0, "128": 0, "256": 1, "L1": 1, "512": 2}
+_IGNORED = ("ib", "id", "io", "cb", "cd", "/is4", "T1S")
 
 
 @cache
@@ -61,18 +63,20 @@ def parse_opcode(text: str) -> Opcode:
     prefix, code, w, digit, modrm = b"", b"", 0, 0, False
     vex: tuple[int, int, int] | None = None
     for token in text.split():
+        if token in _IGNORED:
+            continue
         if token == "REX.W":
             w = 1
-        elif token.startswith("VEX."):
+        elif token.startswith(("VEX.", "EVEX.")):
             vex, w = _parse_vex(token.split(".")[1:])
         elif token in _PREFIXES and not code and vex is None:
             prefix = bytes.fromhex(token)
         elif token.startswith("/"):
             modrm = True
             digit = 0 if token == "/r" else int(token[1:])
-        elif token not in _IMMEDIATES:
+        else:
             code += bytes.fromhex(token.partition("+")[0])
-    return Opcode(prefix, code, w, digit, modrm, vex)
+    return Opcode(prefix, code, w, digit, modrm, vex, text.startswith("EVEX."), "T1S" in text)
 
 
 def _parse_vex(parts: list[str]) -> tuple[tuple[int, int, int], int]:
@@ -94,6 +98,8 @@ def head(encoding: Encoding, operands: Operands) -> bytes:
     x, b, tail = _modrm(reg & 7, fields["rm"]) if opcode.modrm else (0, plus >> 3, b"")
     code = opcode.code[:-1] + bytes([opcode.code[-1] + (plus & 7) + fields.get("cc", 0)])
     if opcode.vex:
+        if opcode.evex:
+            return _evex(opcode, encoding.kinds, reg >> 3, x, b, fields) + code + tail
         return _vex(opcode, reg >> 3, x, b, fields.get("vvvv", 0)) + code + tail
     rex = opcode.w << 3 | reg >> 3 << 2 | x << 1 | b
     if rex or _needs_rex(encoding.kinds, operands):
@@ -117,8 +123,32 @@ def _vex(opcode: Opcode, r: int, x: int, b: int, vvvv: int) -> bytes:
     return bytes([0xC4, (r << 2 | x << 1 | b) << 5 ^ 0xE0 | opcode_map, opcode.w << 7 | last])
 
 
+# What stands in the two bits of the vector length where a row between registers has a rounding of
+# its own or, with {sae} alone, only no exceptions.
+_ROUNDING = {"{rn-sae}": 0, "{rd-sae}": 1, "{ru-sae}": 2, "{rz-sae}": 3, "{sae}": 0}
+
+
+def _evex(
+    opcode: Opcode, kinds: tuple[str, ...], r: int, x: int, b: int, fields: dict[str, Any]
+) -> bytes:
+    """The EVEX prefix; `r` and `b` have two bits each where they belong to a vector register."""
+    assert opcode.vex is not None
+    opcode_map, length, pp = opcode.vex
+    flag, zeroing = 0, "{k1}{z}" in kinds
+    for kind in kinds:
+        if kind.endswith("bcst"):
+            flag = 1
+        elif kind.endswith("sae}"):
+            flag, length = 1, _ROUNDING[kind[3:]]
+    x |= b >> 1  # the index of a memory operand, else bit 4 of the register in ModRM.rm
+    vvvv = fields.get("vvvv", 0) ^ 31
+    first = (r & 1) << 7 | x << 6 | (b & 1) << 5 | (r >> 1) << 4
+    last = zeroing << 7 | length << 5 | flag << 4 | vvvv >> 4 << 3 | fields.get("mask", 0)
+    return bytes([0x62, first ^ 0xF0 | opcode_map, opcode.w << 7 | (vvvv & 15) << 3 | 4 | pp, last])
+
+
 def _modrm(reg: int, rm: int | Shape) -> tuple[int, int, bytes]:
-    """ModRM and SIB for the three bits `reg`; the X and B bits that REX or VEX must carry."""
+    """ModRM and SIB for the three bits `reg`; the X and B bits that the prefix must carry."""
     if isinstance(rm, int):
         return 0, rm >> 3, bytes([0xC0 | reg << 3 | rm & 7])
     base, index, scale, width = rm
@@ -147,6 +177,32 @@ def shape(mem: Mem) -> tuple[Shape, bytes]:
     if -0x8000_0000 <= disp <= 0x7FFF_FFFF:
         return (base, index, scale, 4), (disp & 0xFFFF_FFFF).to_bytes(4, "little")
     raise ValueError(f"displacement {disp} does not fit 32 bits")
+
+
+Splitter = Callable[[Mem], tuple[Shape, bytes]]
+
+
+def splitter(text: str, kind: str) -> Splitter:
+    """`shape` for a memory operand of `kind`: after EVEX a displacement of one byte counts units.
+
+    The unit ("N" of the manual's disp8*N) is what the instruction reads or writes at once: the
+    whole operand, or one element where that is broadcast or where the mask says how many.
+    """
+    opcode = parse_opcode(text)
+    if not opcode.evex:
+        return shape
+    unit = 4 << opcode.w if opcode.scalar else kind_size(kind) // 8
+
+    def split(mem: Mem) -> tuple[Shape, bytes]:
+        base, index, scale, disp = mem
+        units, rest = divmod(disp, unit)
+        if disp and not rest and -128 <= units <= 127 and base is not None:
+            return (base, index, scale, 1), (units & 0xFF).to_bytes(1, "little")
+        if disp and -128 <= disp <= 127:
+            return (base, index, scale, 4), (disp & 0xFFFF_FFFF).to_bytes(4, "little")
+        return shape(mem)
+
+    return split
 
 
 # The choices: a key has several rows where immediates (or branches) come in several widths.
@@ -193,10 +249,14 @@ def width(encoding: Encoding) -> int:
 
 @cache
 def kind_size(kind: str) -> int:
-    """The size in bits of a general register or memory operand, 0 for other kinds."""
+    """The size in bits of a general register or memory operand, 0 for other kinds.
+
+    For a broadcast that is the element in memory.
+    """
     if kind in FIXED:
         return FIXED[kind][1]
-    return int(kind[1:]) if kind[0] in "rm" and kind[1:].isdigit() else 0
+    digits = kind[1:].removesuffix("bcst")
+    return int(digits) if kind[0] in "rm" and digits.isdigit() else 0
 
 
 def _admits(encoding: Encoding, operands: Operands) -> bool:
@@ -229,13 +289,25 @@ def _check(key: str, encoding: Encoding, operands: Operands) -> None:
     if len(kinds) != len(operands):
         raise ValueError(f"{key} takes {len(encoding.kinds)} operands")
     for place, (kind, value) in enumerate(zip(kinds, operands, strict=True), 1):
-        if kind[0] != "m":
-            valid = isinstance(value, int) and 0 <= value <= 15
-        else:
+        if kind[0] == "m":
             base, index, scale, _ = value
             valid = base in _BASES and index in _INDICES and scale in (1, 2, 4, 8)
+        elif kind[0] in "xyzk{":
+            valid = isinstance(value, int) and value in _numbers(kind, encoding.opcode)
+        else:
+            valid = isinstance(value, int) and 0 <= value <= 15
         if not valid:
             raise ValueError(f"{key}: operand {place} ({kind}) cannot be {value!r}")
+
+
+@cache
+def _numbers(kind: str, opcode: str) -> range:
+    """The numbers of the vector or mask registers that an operand of `kind` can be."""
+    if kind[0] == "{":  # as a write mask, k0 would mean "no mask"
+        return range(1, 8)
+    if kind == "k":
+        return range(8)
+    return range(32 if parse_opcode(opcode).evex else 16)
 
 
 _BASES = (None, *range(16))
@@ -276,10 +348,14 @@ def emitter(
     """
     encoding = encodings[0]
     memory = [place for place, kind in enumerate(encoding.kinds) if kind[0] == "m"]
+    split = splitter(encoding.opcode, encoding.kinds[memory[0]]) if memory else shape
     if "imm" in encoding.fields:
-        return _immediate_memory(key, table, memory[0]) if memory else _immediate(key, table)
+        if memory:
+            return _immediate_memory(key, table, memory[0], split)
+        return _immediate(key, table)
     heads = Memo(lambda operands: choices(key, encodings, operands)[0].head)
-    return _memory(heads, memory[0]) if memory else heads.__getitem__
+    emit = _memory(heads, memory[0], split) if memory else heads.__getitem__
+    return _fourth_register(emit) if "is4" in encoding.fields else emit
 
 
 def _immediate(key: str, table: Memo[Choices]) -> Callable[[Operands], bytes]:
@@ -293,18 +369,29 @@ def _immediate(key: str, table: Memo[Choices]) -> Callable[[Operands], bytes]:
     return emit
 
 
-def _memory(heads: Memo[bytes], at: int) -> Callable[[Operands], bytes]:
+def _fourth_register(before: Callable[[Operands], bytes]) -> Callable[[Operands], bytes]:
+    """The manual's "/is4": a register in the upper half of a byte where immediates stand."""
+
     def emit(operands: Operands) -> bytes:
-        shaped, displacement = shape(operands[at])
+        return before(operands) + bytes((operands[-1] << 4,))
+
+    return emit
+
+
+def _memory(heads: Memo[bytes], at: int, split: Splitter) -> Callable[[Operands], bytes]:
+    def emit(operands: Operands) -> bytes:
+        shaped, displacement = split(operands[at])
         return heads[(*operands[:at], shaped, *operands[at + 1 :])] + displacement
 
     return emit
 
 
-def _immediate_memory(key: str, table: Memo[Choices], at: int) -> Callable[[Operands], bytes]:
+def _immediate_memory(
+    key: str, table: Memo[Choices], at: int, split: Splitter
+) -> Callable[[Operands], bytes]:
     def emit(operands: Operands) -> bytes:
         value: int = operands[-1]
-        shaped, displacement = shape(operands[at])
+        shaped, displacement = split(operands[at])
         rest = (*operands[:at], shaped, *operands[at + 1 : -1])
         for low, high, mask, size, before, _ in table[rest]:
             if low <= value <= high:

@@ -5,10 +5,13 @@ must know: the role of each operand, registers and flags read and written beside
 feature that must be present. Everything else derives from the rows: `INSTRUCTIONS` maps a key to
 an `Instruction`, with its encoder, its text and its constraints.
 
-A key is the name, "_" and one letter per operand: r general register, x vector register, m memory,
-i immediate, j branch target, c the register cl. `add_rr add_rm add_mr add_ri add_mi shl_rc`.
+A key is the name, "_" and one letter per operand: r general register, x vector register, k mask
+register, z mask register that zeroes, m memory, b memory that is broadcast, i immediate, j branch
+target, c the register cl. `add_rr add_rm add_mr add_ri add_mi shl_rc vpaddq512_xkxb`.
 - The name is the mnemonic, followed by the size in bits of its last sized operand unless that is
   64: add32_rr, mov8_mr, and where source and destination differ the source: movzx8_rr, movsx16_rm.
+  With ymm or zmm registers it is the size of the widest: vpaddq256_xxx, vpmovqd512_xx.
+- A write mask is an operand, the second: k keeps the lanes that it leaves out, z zeroes them.
 - Condition codes are the first operand and have no letter: setcc_r, cmovcc_rr, jcc_j.
 - cl is no operand for the encoder; it shows in `reads`.
 - Where several rows give one key, an immediate takes the first row that it fits, so the shortest
@@ -33,10 +36,13 @@ from .registers import swap as swap
 class Row(NamedTuple):
     """One line of the manual, and the machine's constraints.
 
-    `form` and `opcode` are the manual's columns, with two additions: `uimm` is an immediate that
-    is zero-extended or a count, and "<cc>" with "+cc" stands for the sixteen conditions.
+    `form` and `opcode` are the manual's columns, with three additions: `uimm` is an immediate that
+    is zero-extended or a count, "<cc>" with "+cc" stands for the sixteen conditions, and "T1S" in
+    the opcode is EVEX's tuple type where memory is used by the element.
     `roles` has a word for each operand in `form`: r read, w written, rw both, i constant, c the
     register cl. The role of a memory operand is that of the memory; its registers are read.
+    A write mask has none: it is read, and where it merges, a destination in vector registers is
+    read too. The word k says that the mask chooses between the sources instead.
     `reads`, `writes` are registers beside the operands (not rsp, which nobody allocates); `flags`
     is r, w or rw, where w includes "undefined"; `feature` is as CPUID names it, None for what
     every x86-64 has; `name` replaces the derived name in the key.
@@ -261,12 +267,11 @@ class Instruction:
 
     def __init__(self, key: str, source: Row, encodings: tuple[Encoding, ...]) -> None:
         first = encodings[0]
-        roles = tuple(role for role in source.roles.split() if role != "c")
         counted = ("rcx",) if first.suffix else ()
         self.key = key
         self.mnemonic = first.mnemonic
-        self.kinds = tuple(_letter(kind) for kind in first.kinds)
-        self.roles = ("i", *roles) if first.kinds[:1] == ("cc",) else roles
+        self.kinds = tuple(map(_letter, first.kinds))
+        self.roles = _roles(source.roles, first.kinds)
         self.reads = tuple(NUMBERS[register] for register in (*source.reads.split(), *counted))
         self.writes = tuple(NUMBERS[register] for register in source.writes.split())
         self.reads_flags = "r" in source.flags
@@ -283,7 +288,7 @@ class Instruction:
     def select(self, operands: Operands) -> Encoding:
         """The row that `emit` uses for `operands` (for a branch to a label, the shortest)."""
         pairs = zip(self.kinds, operands, strict=True)
-        shaped = tuple(shape(value)[0] if kind == "m" else value for kind, value in pairs)
+        shaped = tuple(shape(value)[0] if kind in "mb" else value for kind, value in pairs)
         if self.kinds[-1:] not in (("i",), ("j",)):
             return self.table[shaped][0].encoding
         value = operands[-1]
@@ -298,73 +303,122 @@ class Instruction:
 
 @cache
 def _letter(kind: str) -> str:
-    """The letter of an operand kind: "r64" -> r, "imm8" -> i, "rel8" -> j, "cc" -> c."""
+    """The letter of an operand kind: "r64" -> r, "ymm" -> x, "imm8" -> i, "rel8" -> j, cc -> c."""
     if kind.startswith("rel"):
         return "j"
     if kind.startswith(("imm", "uimm", "1")):
         return "i"
     if kind in FIXED:
         return "c" if kind == "cl" else "r"
-    return kind[0]
+    if kind[0] == "{":
+        return "z" if kind == _ZEROING else "k"
+    if kind.endswith("bcst"):
+        return "b"
+    return "x" if kind[0] in "yz" else kind[0]
+
+
+_ZEROING = "{k1}{z}"
 
 
 @cache
 def _kinds(operand: str) -> list[str]:
-    """An operand of the manual is one kind or two: "r/m64" -> r64 m64, "xmm/m64" -> xmm m64."""
-    register, slash, memory = operand.partition("/")
-    if not slash:
-        return [operand]
-    return ["xmm" if register == "xmm" else register + memory[1:], memory]
+    """The kinds that an operand of the manual can be: "r/m64" -> r64 m64, "xmm/m64" -> xmm m64.
+
+    A write mask can be left out, and one that zeroes can also merge.
+    """
+    if operand[0] == "{":
+        return ["", "{k1}", operand] if operand == _ZEROING else ["", operand]
+    register, *memory = operand.split("/")
+    return ["r" + memory[0][1:] if register == "r" else register, *memory]
 
 
-def _fields(operands: list[str], opcode: str) -> tuple[str, ...]:
+@cache
+def _roles(words: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
+    """The role of each operand: the row's words, and those of a condition and a write mask."""
+    roles = [word for word in words.split() if word not in ("c", "k")]
+    if kinds[:1] == ("cc",):
+        roles.insert(0, "i")
+    if kinds[1:] and kinds[1][0] == "{":
+        # What the mask leaves out is kept by a vector register. A mask register gets zeros, and
+        # memory is not written there.
+        if kinds[1] != _ZEROING and _letter(kinds[0]) == "x" and "k" not in words:
+            roles[0] = "rw"
+        roles.insert(1, "r")
+    return tuple(roles)
+
+
+@cache
+def _field(operand: str) -> str:
+    """Where an operand goes by itself: all but registers, for which it is ""."""
+    letter = _letter(operand)
+    if operand in FIXED:
+        return "fixed"
+    if operand[0] == "{":
+        return "mask"
+    if letter == "m" or "/" in operand:
+        return "rm"
+    return {"c": "cc", "i": "imm", "j": "imm"}.get(letter, "")
+
+
+@cache
+def _fields(operands: tuple[str, ...], opcode: str) -> tuple[str, ...]:
     """Where the encoding holds each operand: volume 2's "operand encoding" column, derived.
 
-    An r/m operand goes to ModRM.rm, immediates to the end, conditions and "+r" registers to the
-    opcode. The registers left are ModRM.reg and then VEX.vvvv; with "/digit" there is no reg.
+    An r/m operand goes to ModRM.rm, as does the last register where nothing else is there;
+    immediates go to the end, conditions and "+r" registers to the opcode. The registers left are
+    ModRM.reg, VEX.vvvv and "/is4", but vvvv and reg behind a destination in memory; with "/digit"
+    there is no reg.
     """
-    free = ["plus"] if "+r" in opcode else ["reg", "vvvv"] if "/r" in opcode else ["vvvv"]
-    fields = []
-    for operand in operands:
-        letter = _letter(operand)
-        if operand == "cc":
-            fields.append("cc")
-        elif operand in FIXED:
-            fields.append("fixed")
-        elif letter in "ij":
-            fields.append("imm")
-        elif letter == "m" or "/" in operand:
-            fields.append("rm")
-        else:
-            fields.append(free.pop(0))
+    fields = [_field(operand) for operand in operands]
+    registers = [place for place, field in enumerate(fields) if not field]
+    if "rm" not in fields and "/" in opcode:
+        fields[registers.pop()] = "rm"
+    free = ["reg", "vvvv", "is4"] if "/r" in opcode else ["vvvv"] if "/" in opcode else ["plus"]
+    if fields[:1] == ["rm"] and len(registers) == 2:
+        free = ["vvvv", "reg"]
+    for place, field in zip(registers, free, strict=False):
+        fields[place] = field
     return tuple(fields)
 
 
-def _name(source: Row, mnemonic: str, operands: list[str]) -> str:
+def parts(form: str) -> tuple[str, list[str]]:
+    """The mnemonic and the operands, of which a write mask is one."""
+    mnemonic, _, rest = form.partition(" ")
+    return mnemonic, rest.replace(" {", ", {").split(", ") if rest else []
+
+
+def key_name(source: Row, mnemonic: str, operands: list[str]) -> str:
     """The first part of the key: the mnemonic, with the operation's size if that is not 64."""
     if source.name:
         return source.name
+    for vector, size in (("zmm", 512), ("ymm", 256)):
+        if vector in source.form:
+            return f"{mnemonic}{size}"
     sizes = [kind_size(_kinds(operand)[0]) for operand in operands]
     size = next(filter(None, reversed(sizes)), 64)
     return mnemonic.replace("<", "").replace(">", "") + ("" if size == 64 else str(size))
 
 
 def _expand(source: Row) -> Iterator[tuple[str, Encoding]]:
-    """The keys that a row gives, each with its encoding: one, or two for an r/m operand."""
-    mnemonic, _, rest = source.form.partition(" ")
-    written = rest.split(", ") if rest else []
+    """The keys that a row gives, each with its encoding: one for each choice of kinds."""
+    mnemonic, written = parts(source.form)
     operands = [operand for operand in written if operand != "cl"]
     suffix = "" if len(operands) == len(written) else ", cl"
-    name = _name(source, mnemonic, operands)
+    name = key_name(source, mnemonic, operands)
     conditions = ["cc"] if "<cc>" in mnemonic else []
-    fields = _fields(conditions + operands, source.opcode)
+    fields = _fields((*conditions, *operands), source.opcode)
     for kinds in product(*map(_kinds, operands)):
+        places = fields
+        if "" in kinds:  # without a write mask
+            kinds, places = (kinds[0], *kinds[2:]), (fields[0], *fields[2:])
+        elif _ZEROING in kinds and kinds[0][0] == "m":  # memory keeps what is masked
+            continue
         letters = "".join(map(_letter, kinds)) + ("c" if suffix else "")
-        encoding = Encoding(mnemonic, source.opcode, (*conditions, *kinds), fields, suffix)
+        encoding = Encoding(mnemonic, source.opcode, (*conditions, *kinds), places, suffix)
         yield f"{name}_{letters}" if letters else name, encoding
 
 
-def _instructions(rows: list[Row]) -> dict[str, Instruction]:
+def table(rows: list[Row]) -> dict[str, Instruction]:
     """Gather the encodings of each key; its constraints are those of its first row."""
     gathered: dict[str, tuple[Row, list[Encoding]]] = {}
     for source in rows:
@@ -378,4 +432,4 @@ def _instructions(rows: list[Row]) -> dict[str, Instruction]:
     }
 
 
-INSTRUCTIONS = _instructions(ROWS)
+INSTRUCTIONS = table(ROWS)

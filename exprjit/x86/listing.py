@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .registers import CONDITION_NAMES, FIXED, Mem, name
+from .registers import CONDITION_NAMES, FIXED, NAMES_MASK, Mem, name
 
 if TYPE_CHECKING:
     from .assembler import Encoded, Label
@@ -23,7 +23,10 @@ _POINTERS = {
     "m32": "dword ptr ",
     "m64": "qword ptr ",
     "m128": "xmmword ptr ",
+    "m256": "ymmword ptr ",
+    "m512": "zmmword ptr ",
 }
+_SIZES = {"xmm": 128, "ymm": 256, "zmm": 512}
 
 
 def text(
@@ -38,18 +41,23 @@ def text(
     """
     encoding = instruction.select(operands)
     mnemonic = encoding.mnemonic
-    words = []
+    words: list[str] = []
     for kind, operand in zip(encoding.kinds, operands, strict=True):
         if kind == "cc":
             mnemonic = mnemonic.replace("<cc>", CONDITION_NAMES[operand])
+        elif kind[0] == "{":  # a write mask belongs to the destination
+            words[-1] += kind.replace("k1", NAMES_MASK[operand])
         else:
             words.append(_operand(kind, operand, label_names or {}))
     return f"{mnemonic} {', '.join(words)}{encoding.suffix}".rstrip()
 
 
 def _operand(kind: str, operand: Any, label_names: Mapping[Label, str]) -> str:
-    if kind == "xmm":
-        return name(operand, 128)
+    if kind[:3] in _SIZES:
+        register = name(operand, _SIZES[kind[:3]])
+        return f"{register}, {kind[3:]}" if kind[3:] else register  # {rn-sae} comes behind it
+    if kind == "k":
+        return str(NAMES_MASK[operand])
     if kind in FIXED:
         return kind
     if kind.startswith("rel"):
@@ -58,6 +66,9 @@ def _operand(kind: str, operand: Any, label_names: Mapping[Label, str]) -> str:
         return str(label_names.get(operand) or operand.name or "?")
     if kind.startswith("r"):
         return name(operand, int(kind[1:]))
+    if kind.endswith("bcst"):
+        element = kind.removesuffix("bcst")  # the rows with broadcasts are 512 bits wide
+        return f"{_POINTERS[element]}{address(operand)}{{1to{512 // int(element[1:])}}}"
     if kind.startswith("m"):
         return _POINTERS[kind] + address(operand)
     return str(operand)

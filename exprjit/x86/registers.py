@@ -1,7 +1,7 @@
 """What an instruction's operands are made of: registers, memory operands, condition codes.
 
-A register is a plain int, its number in the manual's encoding. General registers and vector
-registers both count from 0; the operand's position in an instruction tells which class is meant.
+A register is a plain int, its number in the manual's encoding. General, vector and mask registers
+all count from 0; the operand's position in an instruction tells which class is meant.
 """
 
 from __future__ import annotations
@@ -27,10 +27,14 @@ NAMES_32 = tuple("e" + stem for stem in _LEGACY) + tuple(stem + "d" for stem in 
 NAMES_16 = _LEGACY + tuple(stem + "w" for stem in _NEW)
 # spl, bpl, sil and dil exist only with a REX prefix; without one 4..7 mean ah, ch, dh and bh.
 NAMES_8 = ("al", "cl", "dl", "bl", "spl", "bpl", "sil", "dil") + tuple(s + "b" for s in _NEW)
-NAMES_XMM = tuple(f"xmm{number}" for number in range(16))
+# Only EVEX reaches the vector registers from 16 on.
+NAMES_XMM = tuple(f"xmm{number}" for number in range(32))
+NAMES_YMM = tuple(f"ymm{number}" for number in range(32))
+NAMES_ZMM = tuple(f"zmm{number}" for number in range(32))
+NAMES_MASK = tuple(f"k{number}" for number in range(8))
 
 _GENERAL = {64: NAMES_64, 32: NAMES_32, 16: NAMES_16, 8: NAMES_8}
-_NAMES = {**_GENERAL, 128: NAMES_XMM}
+_NAMES = {**_GENERAL, 128: NAMES_XMM, 256: NAMES_YMM, 512: NAMES_ZMM}
 
 # Every name of a general register to its number: {"rax": 0, "eax": 0, "ax": 0, "al": 0, ...}.
 NUMBERS = {text: number for names in _GENERAL.values() for number, text in enumerate(names)}
@@ -41,7 +45,7 @@ FIXED = {"rax": (RAX, 64), "eax": (RAX, 32), "al": (RAX, 8), "cl": (RCX, 8)}
 
 
 def name(reg: int, size: int = 64) -> str:
-    """The name of register `reg` seen `size` bits wide: 64, 32, 16, 8 general, 128 vector."""
+    """The name of register `reg` seen `size` bits wide: general up to 64, vector from 128 on."""
     return _NAMES[size][reg]
 
 
