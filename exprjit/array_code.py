@@ -5,28 +5,29 @@ text -> tree -> graph of a row -> block -> loop -> bytes -> installed code
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from . import compiler
 from .errors import ExprLimitError, ExprOverflowError
 from .formula import Formula
 from .ir.facts import Facts, facts
-from .ir.graph import GraphTooLarge
+from .ir.graph import Graph, GraphTooLarge
 from .ir.rowwise import NEUTRAL, PREDICATES, Rowwise, build_rowwise
 from .language.arithmetic import LONG
 from .runtime.interpreted import interpreted_kernel
 from .runtime.sweep import Sweep, prototype
 from .x86 import kernels
-from .x86.rows import ITEM_TYPES, SCALAR_COLUMN, Plan, rows
-from .x86.scalar import native
+from .x86.array_kernels import array_kernel
+from .x86.rows import ITEM_TYPES, SCALAR_COLUMN, Plan
 
 
 class Task(NamedTuple):
     """What is to be computed for each row.
 
     formula: the value.  where: the formula of the filter, or whether the column behind the
-    formula's is the filter.  plan: what it is for, and the columns' types.  keeps, equals: as in
-    `Rowwise`.
+    formula's is the filter.  plan: what it is for, and the columns' types.  keeps, equals, valid:
+    as in `Rowwise`.
     """
 
     formula: Formula
@@ -34,6 +35,7 @@ class Task(NamedTuple):
     plan: Plan
     keeps: bool = False
     equals: int | None = None
+    valid: bool = False
 
     @property
     def rowwise(self) -> Rowwise:
@@ -46,13 +48,16 @@ class Task(NamedTuple):
             *(out.low, out.high),
             self.keeps,
             self.equals,
+            self.valid,
         )
 
     def interpret(self, *values: int) -> int:
         """What a row gives, by the interpreter; raises the error of a row that fails."""
         formula, where, plan = self.formula, self.where, self.plan
         own = values[: len(formula.params)]
-        if isinstance(where, Formula):
+        if self.valid and not values[-2 if self.keeps else -1]:
+            counts = 0
+        elif isinstance(where, Formula):
             named = dict(zip(self.rowwise.params, values, strict=True))
             counts = where.interpret(*[named[name] for name in where.params])
         else:
@@ -83,12 +88,13 @@ def sweep(task: Task, features: compiler.Features | None) -> Sweep:
         if features is None:
             raise compiler.Unavailable("it is not wanted")
         compiler.check_available()
-        installed = compiler.installed(_code(task, features))
+        code = _code(task, features)
+        installed = compiler.installed(code)
     except (compiler.Unavailable, ExprLimitError):
         return Sweep(interpreted_kernel(task.plan, task.interpret), None, task.plan.kernel)
     # C functions are called as they are from Python: by one thread at a time.
     call = prototype(bool(_externs(task)))(installed.address)
-    return Sweep(call, installed.owner, task.plan.kernel, installed.log)
+    return Sweep(call, installed.owner, task.plan.kernel, installed.log, code.lanes)
 
 
 def _externs(task: Task) -> int:
@@ -99,15 +105,19 @@ def _externs(task: Task) -> int:
 def _code(task: Task, features: compiler.Features) -> kernels.Code:
     """Raises Unavailable and ExprLimitError."""
     plan, formula = task.plan, task.formula
-    known = {
+    types = {
         position: _known(kind)
         for position, kind in enumerate(plan.columns)
         if kind not in (SCALAR_COLUMN, "int64")
     }
-    most = formula.limits.graph
+    row = task.rowwise
+
+    def build(for_lanes: bool, native: frozenset[str], known: Mapping[int, Facts]) -> Graph:
+        most, both = formula.limits.graph, {**known, **types}
+        return build_rowwise(row, formula.overflow, native, most, both, for_lanes)
+
     try:
-        graph = build_rowwise(task.rowwise, formula.overflow, native(features), most, known)
-        code = rows(graph, plan, features)
+        code = array_kernel(plan, features, build)
     except (GraphTooLarge, kernels.FrameTooLarge) as error:
         raise compiler.Unavailable(str(error)) from None
     return compiler.within_limits(code, formula)

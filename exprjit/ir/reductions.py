@@ -12,6 +12,7 @@ from typing import Final
 
 from ..language.arithmetic import Width
 from ..language.ast import Program
+from ..language.operators import OPERATORS
 from . import reciprocals
 from .build import build
 from .facts import both
@@ -152,6 +153,17 @@ rule("umod-by-magic", umod(x, c), x - udiv(x, c) * c, ordinary)
 
 BY_MODE: Final = {mode: Rules([*REDUCTIONS, *RULES], mode) for mode in ("wrap", "raise")}
 
+#: The rules that vectors have something better than, in doubles.
+_MULTIPLYING: Final = (
+    "div-by-magic",
+    "div-by-large-magic",
+    "rem-by-magic",
+    "floordiv-by-magic",
+    "floormod-by-magic",
+)
+_FOR_LANES: Final = [rule for rule in REDUCTIONS if rule.name not in _MULTIPLYING]
+BY_MODE_FOR_LANES: Final = {mode: Rules([*_FOR_LANES, *RULES], mode) for mode in ("wrap", "raise")}
+
 #: What is not expanded before, for there are rules for it.
 FLOORING: Final = frozenset(("floordiv", "floormod"))
 _REDUCED: Final = FLOORING | {"div", "rem", "udiv", "umod"}
@@ -159,6 +171,10 @@ _REDUCED: Final = FLOORING | {"div", "rem", "udiv", "umod"}
 
 def _is_reduced(node: Node) -> bool:
     return node.op in _REDUCED and (node.args[1].op is CONST or node.op in FLOORING)
+
+
+def _is_ordinary(divisor: Node) -> bool:
+    return divisor.op is CONST and divisor.value > 2
 
 
 def build_reduced(
@@ -173,15 +189,17 @@ def build_reduced(
     return reduce(graph, overflow, native)
 
 
-def reduce(graph: Graph, overflow: str, native: frozenset[str]) -> Graph:
+def reduce(graph: Graph, overflow: str, native: frozenset[str], for_lanes: bool = False) -> Graph:
     """The graph with cheaper operators where there are such, and all expansions made.
 
-    native: operators to keep although the table has an expansion for them.  Raises
-    GraphTooLarge.
+    native: operators to keep although the table has an expansion for them.  for_lanes: quotients
+    by constants stay what they are.  Raises GraphTooLarge.
     """
     if not any(map(_is_reduced, graph.nodes)):
         return graph
-    new = Graph(graph.params, native, BY_MODE[overflow], graph.most, graph.known)
+    rules = (BY_MODE_FOR_LANES if for_lanes else BY_MODE)[overflow]
+    kept = native | FLOORING if for_lanes else native
+    new = Graph(graph.params, kept, rules, graph.most, graph.known)
     new.fired = graph.fired
     made: dict[Node, Node] = {}
     bails = deque(graph.bails)
@@ -205,7 +223,12 @@ def reduce(graph: Graph, overflow: str, native: frozenset[str]) -> Graph:
         elif node.op is CALL_IF:
             made[node] = new.call(*graph.externs[node.value], args[1:], args[0])
         else:
-            made[node] = new.make(node.op, *args)
+            if for_lanes and node.op in FLOORING and not _is_ordinary(args[1]):
+                expansion = OPERATORS[node.op].expansion
+                assert expansion is not None
+                made[node] = expansion(new.make, *args)
+            else:
+                made[node] = new.make(node.op, *args)
             # What was known of a quotient cannot be seen in the multiplication.
             made[node].facts = both(made[node].facts, node.facts)
     bail_before(len(graph.nodes))

@@ -17,9 +17,10 @@ from .graph import Graph, Node
 from .reductions import FLOORING, reduce
 from .rules import BY_MODE
 
-#: Names of parameters that no text can name: the column that says which rows count, and the
-#: results that are there already.
+#: Names of parameters that no text can name: the column that says which rows count, the one that
+#: says which have values, and the results that are there already.
 WHERE: Final = "(where)"
+VALID: Final = "(valid)"
 OUT: Final = "(out)"
 
 #: What a row gives that does not count, by kernel; of all others 0.
@@ -35,7 +36,8 @@ class Rowwise(NamedTuple):
     program: the formula.  where: the program of the filter, or whether a column is the filter.
     kernel: what the values are for.  low, high: the range that results have to fit.  keeps: whether
     a row that the filter drops keeps what the column of results has.  equals: `first` looks for
-    this value, not for any but 0.
+    this value, not for any but 0.  valid: whether a column says which rows have values; of others
+    nothing is looked at, and they do not count.
     """
 
     program: Program
@@ -45,6 +47,7 @@ class Rowwise(NamedTuple):
     high: int = MAX
     keeps: bool = False
     equals: int | None = None
+    valid: bool = False
 
     @property
     def params(self) -> tuple[str, ...]:
@@ -54,6 +57,8 @@ class Rowwise(NamedTuple):
             names += [name for name in self.where.params if name not in names]
         elif self.where:
             names.append(WHERE)
+        if self.valid:
+            names.append(VALID)
         return (*names, OUT) if self.keeps else tuple(names)
 
 
@@ -63,22 +68,28 @@ def build_rowwise(
     native: frozenset[str],
     most: int,
     known: Mapping[int, Facts],
+    for_lanes: bool = False,
 ) -> Graph:
-    """The graph of what is computed for a row; the arguments are as of `build` and `Graph`.
+    """The graph of what is computed for a row; arguments are as of `build`, `Graph` and `reduce`.
 
     Raises GraphTooLarge.
     """
     graph = Graph(row.params, native | FLOORING, BY_MODE[overflow], most, known)
     condition: Node | None = None
+    counts: Node | None = None
+    if row.valid:
+        condition = graph.make("ne", graph.param(row.params.index(VALID)), 0)
     if isinstance(row.where, Program):
-        condition = graph.make("ne", add(graph, row.where, overflow), 0)
+        counts = graph.make("ne", add(graph, row.where, overflow, condition), 0)
     elif row.where:
-        condition = graph.make("ne", graph.param(row.params.index(WHERE)), 0)
+        counts = graph.make("ne", graph.param(row.params.index(WHERE)), 0)
+    if counts is not None:
+        condition = counts if condition is None else graph.make("bitand", condition, counts)
     value = add(graph, row.program, overflow, condition)
     if row.low > MIN or row.high < MAX:
         _check_range(graph, row, value, condition)
     graph.result = _counted(graph, row, value, condition)
-    return reduce(graph, overflow, native)
+    return reduce(graph, overflow, native, for_lanes)
 
 
 def _check_range(graph: Graph, row: Rowwise, value: Node, condition: Node | None) -> None:

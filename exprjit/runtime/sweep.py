@@ -32,13 +32,15 @@ class Sweep(NamedTuple):
     """What is to be run.
 
     kernel: the machine code, or what interprets instead; owner: what keeps it.  name: what the
-    kernel is for, a key of x86/rows.py's KERNELS.  log: how many words behind the columns it needs.
+    kernel is for, a key of x86/rows.py's KERNELS.  log, lanes: how many words behind the columns it
+    needs, for results of C functions or for what its lanes have found; it never needs both.
     """
 
     kernel: Kernel
     owner: object
     name: str
     log: int = 0
+    lanes: int = 0
 
 
 class Outcome(NamedTuple):
@@ -75,13 +77,17 @@ def _word() -> Any:
 
 def new_state(sweep: Sweep, columns: Sequence[Column], out: int) -> Any:
     """The words that a kernel works on, before the first row."""
-    words = _word() * (State.COLUMNS + len(columns) + sweep.log)
-    state = words()
+    lanes = State.COLUMNS + len(columns)
+    state = (_word() * (lanes + sweep.log + sweep.lanes))()
     state[State.OUT] = out
     state[State.ROW] = -1
     state[State.BEST] = _FIRST.get(sweep.name, 0)
     for place, column in enumerate(columns, State.COLUMNS):
         state[place] = column.address
+    if sweep.lanes and sweep.name in _FIRST:
+        values = sweep.lanes // 2 if sweep.name.startswith("arg") else sweep.lanes
+        for place in range(sweep.lanes):
+            state[lanes + place] = _FIRST[sweep.name] if place < values else -1
     return state
 
 
@@ -132,12 +138,23 @@ def _ends(sweep: Sweep, state: Any, start: int, stop: int) -> Iterator[tuple[int
 
 
 def _outcome(sweep: Sweep, state: Any, found: int | None) -> Outcome:
-    best = state[State.BEST]
-    if sweep.name == "sum":
-        best = (state[State.BEST + 1] << 64) + (best & (1 << 64) - 1)
-    if sweep.name == "first":
+    """What is in a state after the last row, together with what the lanes have found."""
+    name, best, row = sweep.name, state[State.BEST], state[State.ROW]
+    lanes = state[len(state) - sweep.lanes :] if sweep.lanes else []
+    half = len(lanes) // 2
+    if name == "first":
         return Outcome(0, found, 0)
-    row = state[State.ROW]
+    if name == "count":
+        best += sum(lanes)
+    elif name == "sum":
+        best = (state[State.BEST + 1] << 64) + (best & (1 << 64) - 1)
+        best += sum(lanes[:half]) + (sum(lanes[half:]) << 32)
+    elif name in ("min", "max"):
+        best = (min if name == "min" else max)([best, *lanes])
+    elif name in _FIRST:
+        pairs = [(best, row), *zip(lanes[:half], lanes[half:], strict=True)]
+        best = (min if name == "argmin" else max)(value for value, _ in pairs)
+        row = min((row for value, row in pairs if value == best and row != -1), default=-1)
     return Outcome(best, None if row == -1 else row, state[State.FOUND])
 
 

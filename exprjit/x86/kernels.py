@@ -41,13 +41,14 @@ class Code(NamedTuple):
     """A kernel: its bytes with the lines they come from, and the block they were made of.
 
     entry: the offset in the bytes at which it is called.  log: how many results of C functions
-    it may write down.
+    it may write down.  lanes: how many words it adds to that are behind the columns (rows.py).
     """
 
     encoded: Encoded
     block: Block
     entry: int = 0
     log: int = 0
+    lanes: int = 0
 
 
 def number(register: int, value: int) -> Line:

@@ -1,0 +1,280 @@
+"""Both ends of a formula in lanes of AVX-512: loads, checks, and what becomes of the results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from .assembler import Label, Line, line
+from .avx512 import AVX512
+from .lane_alloc import ZMM
+from .lane_ends import KEPT, OUT, SPARE, TEMPORARY, Needs
+from .lanes import Here, Op, op
+from .registers import CC, RAX, RCX, Mem
+from .rows import ROW, STOP, Plan
+from .vectors import VECTORS
+
+#: The mask of the rows that there are.
+LIVE: Final = 7
+
+_LOADS: Final = {
+    "int64": "vmovdqu64z", "int32": "vpmovsxdq512", "int16": "vpmovsxwq512",
+    "int8": "vpmovsxbq512", "uint32": "vpmovzxdq512", "uint16": "vpmovzxwq512",
+    "uint8": "vpmovzxbq512", "bool": "vpmovzxbq512",
+}  # fmt: skip
+#: By the bytes of an item: the keys of stores, and how many bytes there are between vectors.
+_STORES: Final = {
+    "int64": ("vmovdqu64z", 8), "int32": ("vpmovqd512", 4), "uint32": ("vpmovqd512", 4),
+    "int16": ("vpmovqw512", 2), "uint16": ("vpmovqw512", 2), "int8": ("vpmovqb512", 1),
+    "uint8": ("vpmovqb512", 1),
+}  # fmt: skip
+
+
+class Avx512Ends:
+    """See `lane_ends.Ends`."""
+
+    isa = AVX512
+    storage = ZMM
+    masks_tail = True
+
+    def accumulators(self, plan: Plan, turns: int) -> int:
+        return _ACCUMULATORS.get(plan.kernel, 0) * turns
+
+    def load(self, kind: str, to: int, home: Mem, live: bool) -> list[Op]:
+        key = _LOADS[kind]
+        return [op(f"{key}_xzm", to, LIVE, home) if live else op(f"{key}_xm", to, home)]
+
+    def check_range(self, values: list[int], bits: int, s: Needs, away: Label) -> list[Op]:
+        """Numbers from -2**b up to 2**b have no other bits than these when 2**b is added."""
+        code: list[Op] = []
+        above = s.invariant("const", 1 << bits)
+        seen: int | None = None
+        for value in values:
+            moved = s.new()
+            code.append(op("vpaddq512_xxx", moved, value, above))
+            if seen is not None:
+                both = s.new()
+                code.append(op("vporq512_xxx", both, seen, moved))
+                moved = both
+            seen = moved
+        assert seen is not None
+        mask = s.new()
+        others = s.invariant("const", -(2 << bits) & (1 << 64) - 1)
+        code.append(op("vptestmq512_kxx", mask, seen, others))
+        return [*code, *self._leave(mask, away)]
+
+    def _leave(self, mask: int, away: Label) -> list[Op]:
+        return [op("kortestb_kk", mask, mask), op("jcc_j", CC["ne"], away)]
+
+    def check(
+        self, bails: list[int], signs: list[int], s: Needs, live: bool, away: Label
+    ) -> list[Op]:
+        code: list[Op] = []
+        if signs:
+            sign = _joined("vporq512_xxx", signs, s, code)
+            bails = [*bails, s.new()]
+            code.append(op("vpmovq2m512_kx", bails[-1], sign))
+        mask = _joined("korb_kkk", bails, s, code)
+        if live:
+            alive = s.new()
+            code.append(op("kandb_kkk", alive, mask, LIVE))
+            mask = alive
+        return [*code, *self._leave(mask, away)]
+
+    def end(self, plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+        return _ENDS[plan.kernel](plan, results, s, live)
+
+    def home(self, form: tuple[Any, ...], scalar: Mem | None, register: int) -> list[Line]:
+        if form[0] == "scalar":
+            assert scalar is not None
+            return [(VECTORS["vpbroadcastq512_xm"], (register, scalar), None)]
+        if form[0] == "iota":
+            return [
+                line("mov_ri", RAX, 0x0706050403020100),
+                (VECTORS["vmovq_xr"], (_LOW, RAX), None),
+                (VECTORS["vpmovzxbq512_xx"], (register, _LOW), None),
+            ]
+        lines = [
+            line("mov_ri", RAX, form[1]),
+            (VECTORS["vpbroadcastq512_xr"], (register, RAX), None),
+        ]
+        if form[0] == "pair":
+            lines += [
+                line("mov_ri", RAX, 0xAA),
+                (VECTORS["kmovb_kr"], (LIVE, RAX), None),
+                line("mov_ri", RAX, form[2]),
+                (VECTORS["vpbroadcastq512_xkr"], (register, LIVE, RAX), None),
+            ]
+        return lines
+
+    def tail(self) -> list[Line]:
+        return [
+            line("mov_rr", RAX, STOP),
+            line("sub_rr", RAX, ROW),
+            line("mov_ri", RCX, 0xFF),
+            line("bzhi_rrr", RCX, RCX, RAX),
+            (VECTORS["kmovb_kr"], (LIVE, RCX), None),
+        ]
+
+
+#: A register that holds nothing while the invariants are made.
+_LOW: Final = 0
+
+#: How many registers a vector of rows adds to.
+_ACCUMULATORS: Final = {"count": 1, "sum": 2, "min": 1, "max": 1, "argmin": 2, "argmax": 2}
+
+
+def _joined(key: str, values: list[int], s: Needs, code: list[Op]) -> int:
+    """All of the values in one, in pairs and pairs of those."""
+    while len(values) > 1:
+        both = s.new()
+        code.append(op(key, both, values[0], values[1]))
+        values = [*values[2:], both]
+    return values[0]
+
+
+# What becomes of results. --------------------------------------------------------------------
+
+
+def _map(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+    key, size = _STORES[plan.out]
+    code = []
+    for turn, value in enumerate(results):
+        home = Mem(OUT, ROW, size, turn * 8 * size)
+        code.append(op(f"{key}_mkx", home, LIVE, value) if live else op(f"{key}_mx", home, value))
+    return code
+
+
+def _alive(mask: int, s: Needs, live: bool, code: list[Op]) -> int:
+    """The part of a mask that is about rows that there are."""
+    if not live:
+        return mask
+    alive = s.new()
+    code.append(op("kandb_kkk", alive, mask, LIVE))
+    return alive
+
+
+def _count(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+    code: list[Op] = []
+    less = s.invariant("const", (1 << 64) - 1)
+    for turn, mask in enumerate(results):
+        counted, total = _alive(mask, s, live, code), s.accumulators[turn]
+        code.append(op("vpsubq512_xkxx", total, counted, total, less))
+    return code
+
+
+def _sum(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+    """The lower halves, which are not negative, and the upper ones are added apart."""
+    low = s.invariant("const", 0xFFFFFFFF)
+    code: list[Op] = []
+    half = len(s.accumulators) // 2
+    for turn, value in enumerate(results):
+        lower, upper = s.new(), s.new()
+        code += [op("vpandq512_xxx", lower, value, low), op("vpsraq512_xxi", upper, value, 32)]
+        for part, total in ((lower, s.accumulators[turn]), (upper, s.accumulators[half + turn])):
+            if live:
+                code.append(op("vpaddq512_xkxx", total, LIVE, total, part))
+            else:
+                code.append(op("vpaddq512_xxx", total, total, part))
+    return code
+
+
+def _best(key: str) -> Any:
+    def end(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+        code = []
+        for turn, value in enumerate(results):
+            best = s.accumulators[turn]
+            if live:
+                code.append(op(f"{key}512_xkxx", best, LIVE, best, value))
+            else:
+                code.append(op(f"{key}512_xxx", best, best, value))
+        return code
+
+    return end
+
+
+def _row_numbers(turn: int, s: Needs, code: list[Op]) -> int:
+    """The numbers of the rows of a vector."""
+    first, rows = s.new(), s.new()
+    code += [
+        op("vpbroadcastq512_xr", first, ROW),
+        op("vpaddq512_xxx", rows, first, s.invariant("iota")),
+    ]
+    if turn:
+        later = s.new()
+        code.append(op("vpaddq512_xxx", later, rows, s.invariant("const", 8 * turn)))
+        rows = later
+    return rows
+
+
+def _arg_best(predicate: int) -> Any:
+    def end(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+        code: list[Op] = []
+        half = len(s.accumulators) // 2
+        for turn, value in enumerate(results):
+            best, row = s.accumulators[turn], s.accumulators[half + turn]
+            better = s.new()
+            if live:
+                code.append(op("vpcmpq512_kkxxi", better, LIVE, value, best, predicate))
+            else:
+                code.append(op("vpcmpq512_kxxi", better, value, best, predicate))
+            rows = _row_numbers(turn, s, code)
+            code += [
+                op("vmovdqa64z_xkx", best, better, value),
+                op("vmovdqa64z_xkx", row, better, rows),
+            ]
+        return code
+
+    return end
+
+
+def _mask(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+    """Each bit of a mask to a byte."""
+    code: list[Op] = []
+    for turn, mask in enumerate(results):
+        code += [
+            op("kmovb_rk", TEMPORARY, mask),
+            op("pdep_rrr", TEMPORARY, TEMPORARY, KEPT),
+            op("mov_mr", Mem(OUT, ROW, 1, 8 * turn), TEMPORARY),
+        ]
+    return code
+
+
+def _bitmap(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+    code = [op("mov_rr", SPARE, ROW), op("shr_ri", SPARE, 3)]
+    for turn, mask in enumerate(results):
+        code.append(op("kmovb_mk", Mem(OUT, SPARE, 1, turn), mask))
+    return code
+
+
+def _indices(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+    """Where no row counts, nothing is written; else whole vectors, of which the next goes on."""
+    none = Label("none")
+    code: list[Op] = []
+    any_ = _joined("korb_kkk", results, s, code)
+    code += [op("kortestb_kk", any_, any_), op("jcc_j", CC["e"], none)]
+    for turn, mask in enumerate(results):
+        rows, chosen = _row_numbers(turn, s, code), s.new()
+        code += [
+            op("vpcompressq512_xzx", chosen, mask, rows),
+            op("vmovdqu64z_mx", Mem(OUT, KEPT, 8), chosen),
+            op("kmovb_rk", TEMPORARY, mask),
+            op("popcnt_rr", TEMPORARY, TEMPORARY),
+            op("add_rr", KEPT, TEMPORARY),
+        ]
+    return [*code, Op(Here(none), (), None, None)]
+
+
+_ENDS: Final[dict[str, Callable[[Plan, list[int], Needs, bool], list[Op]]]] = {
+    "map": _map,
+    "mask": _mask,
+    "bitmap": _bitmap,
+    "indices": _indices,
+    "count": _count,
+    "sum": _sum,
+    "min": _best("vpminsq"),
+    "max": _best("vpmaxsq"),
+    "argmin": _arg_best(1),
+    "argmax": _arg_best(6),
+    "first": lambda plan, results, s, live: [],
+}

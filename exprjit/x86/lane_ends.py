@@ -1,0 +1,64 @@
+"""What an instruction set has to say about both ends of a formula over many rows.
+
+Between them is what Lanes makes of the formula; lane_bodies.py puts the three together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, Protocol
+
+from .assembler import Label, Line
+from .lane_alloc import Storage
+from .lanes import Isa, Op
+from .registers import R8, R9, R10, R11, R14, RAX, RCX, RDI, RDX, RSI, Mem
+from .rows import Plan
+
+#: The registers with the addresses of results and columns, as far as these go.
+OUT: Final = R14
+POINTERS: Final = (RSI, RDI, R8, R9, R10, R11)
+#: Registers for anything, and one that keeps what it has between blocks.
+TEMPORARY: Final = RAX
+SPARE: Final = RCX
+KEPT: Final = RDX
+
+
+class Needs(NamedTuple):
+    """What ends may ask for: fresh registers, and registers of invariants."""
+
+    new: Callable[[], int]
+    invariant: Callable[..., int]
+    accumulators: list[int]
+
+
+class Ends(Protocol):
+    """What an instruction set does at both ends of a formula (avx512_ends.py, avx2_ends.py)."""
+
+    isa: Isa
+    storage: Storage
+    #: Whether the rows behind the last whole vector are done by one with a mask, except in kernels
+    #: that write for rows that there are not.
+    masks_tail: bool
+
+    def accumulators(self, plan: Plan, turns: int) -> int:
+        """How many registers keep what a kernel has found so far."""
+
+    def load(self, kind: str, to: int, home: Mem, live: bool) -> list[Op]:
+        """Load a vector of a column, widened; `live`: only of the rows that there are."""
+
+    def check_range(self, values: list[int], bits: int, s: Needs, away: Label) -> list[Op]:
+        """Leave unless all values are small."""
+
+    def check(
+        self, bails: list[int], signs: list[int], s: Needs, live: bool, away: Label
+    ) -> list[Op]:
+        """Leave if a row may fail."""
+
+    def end(self, plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+        """What becomes of the results of a block."""
+
+    def home(self, form: tuple[Any, ...], scalar: Mem | None, register: int) -> list[Line]:
+        """Put an invariant into a register."""
+
+    def tail(self) -> list[Line]:
+        """Make the mask of the rows that are left, fewer than lanes perhaps."""

@@ -1,0 +1,377 @@
+"""Graph to lane code: the formula for as many rows as a vector register has lanes.
+
+As in select.py, one walk backwards over the graph, demanding what it needs. A node can be asked for
+as a value, one number in each lane, or if it is a condition as a mask, whatever that is in the
+instruction set. Which instructions compute it says an `Isa` (avx512.py, avx2.py).
+
+What is the same for all rows (constants, scalar columns and what is computed of these) is made
+once, before the loop. Conditions under which the interpreter has to answer are gathered into one
+mask for a block of rows; it may be set where no row fails, for the rows of such a block are then
+taken one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final, NamedTuple
+
+from ..ir.graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
+from .assembler import Label
+from .instructions import INSTRUCTIONS, Instruction
+from .vectors import VECTORS
+
+#: Virtual registers are numbered from here; what is below is a physical one.
+FIRST_LANE: Final = 32
+#: From here on they are what is the same for all rows.
+SHARED: Final = 1 << 20
+
+#: What an invariant is: ("const", its 64 bits), ("pair", the bits of even and of odd lanes),
+#: ("iota",) for the numbers of the lanes, ("scalar", the column's position).
+Form = tuple[Any, ...]
+
+
+class Here:
+    """A place in lane code that is branched to from before it, with nothing alive."""
+
+    __slots__ = ("label",)
+
+    key = "here"
+    kinds: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+
+    def __init__(self, label: Label) -> None:
+        self.label = label
+
+
+class Op(NamedTuple):
+    """An instruction over virtual vector and mask registers, written once each.
+
+    operands: in Intel order; memory is addressed by physical registers.  tied: for the operand
+    with the role "rw", which is written here, the register that is read.
+    """
+
+    instruction: Instruction | Here
+    operands: tuple[Any, ...]
+    tied: int | None
+    tag: object
+
+
+class NoLanes(Exception):
+    """The formula has what cannot be computed in lanes; the text is the operator."""
+
+
+def op(key: str, *operands: Any, tied: int | None = None, tag: object = None) -> Op:
+    """An instruction of either table by its key."""
+    return Op(INSTRUCTIONS.get(key) or VECTORS[key], operands, tied, tag)
+
+
+def written(op: Op) -> int | None:
+    """The virtual register that an instruction writes, if it does."""
+    for kind, role, operand in operands(op):
+        if role in ("w", "rw") and kind in "xk":
+            return operand  # type: ignore[no-any-return]
+    return None
+
+
+def operands(op: Op) -> list[tuple[str, str, Any]]:
+    """The operands of an instruction, each with its kind and its role."""
+    instruction = op.instruction
+    return list(zip(instruction.kinds, instruction.roles, op.operands, strict=True))
+
+
+def read(op: Op) -> list[int]:
+    """The virtual registers that an instruction reads."""
+    found = [] if op.tied is None else [op.tied]
+    for kind, role, operand in operands(op):
+        if role == "r" and kind in "xkz" and operand >= FIRST_LANE:
+            found.append(operand)
+    return found
+
+
+class LaneBlock(NamedTuple):
+    """The code for one vector of rows.
+
+    code: in order.  hoisted: what comes before the loop.  params: the registers of the columns, by
+    position.  invariants: the registers of what is the same for all rows.  value, mask: the result
+    as one of the two.  bails: masks of rows that have to be looked at; signs: vectors whose
+    sign bits are such.  registers: how many there are.
+    """
+
+    code: list[Op]
+    hoisted: list[Op]
+    params: dict[int, int]
+    invariants: dict[Form, int]
+    value: int | None
+    mask: int | None
+    bails: list[int]
+    signs: list[int]
+    registers: int
+
+
+Lowering = Callable[["Lanes", Node, int], None]
+
+
+class Isa(NamedTuple):
+    """How nodes become instructions on vectors.
+
+    lanes: how many rows a register holds.  values, masks: lowerings by operator name, which leave
+    the node in a given register, as a value or as a mask.  from_mask, to_mask: make one of the
+    other.  signs: by operator of an overflow, what makes a vector that has it in its sign bits.
+    vectors, mask_registers: the registers that code may use.  wide: what is computed dearly because
+    its operands may be great.
+    """
+
+    lanes: int
+    values: dict[str, Lowering]
+    masks: dict[str, Lowering]
+    from_mask: Callable[[Lanes, int, int], None]
+    to_mask: Callable[[Lanes, int, int], None]
+    signs: dict[str, Lowering]
+    vectors: tuple[int, ...]
+    mask_registers: tuple[int, ...]
+    wide: Callable[[Node], bool]
+
+
+#: The operators on booleans that are the same on masks.
+_LOGIC: Final = ("bitand", "bitor", "bitxor")
+
+
+class Lanes:
+    """The walk's state, and what lowerings may ask for."""
+
+    def __init__(
+        self, graph: Graph, isa: Isa, scalars: Iterable[int], features: frozenset[str]
+    ) -> None:
+        self.graph = graph
+        self.isa = isa
+        self.features = features
+        self.scalars = frozenset(scalars)
+        self.nodes = graph.nodes[:]
+        self.live = frozenset(self.nodes)
+        self.values: dict[Node, int] = {}
+        self.masks: dict[Node, int] = {}
+        self.invariants: dict[Form, int] = {}
+        #: By the node that is computed together with another: the register of that.
+        self.partners: dict[Node, int] = {}
+        #: The divisors that are not 0 in rows that do not bail.
+        self.nonzero: set[Node] = set()
+        self.done: set[Node] = set()
+        self.uses: dict[Node, int] = {}
+        for node in self.nodes:
+            for arg in node.args:
+                self.uses[arg] = self.uses.get(arg, 0) + 1
+        self.tag: object = None
+        self._count = FIRST_LANE
+        self._group: list[Op] = []
+        self._groups: list[list[Op]] = []
+
+    def new(self) -> int:
+        """A fresh virtual register."""
+        self._count += 1
+        return self._count - 1
+
+    def invariant(self, *form: Any) -> int:
+        """The register of what is the same for all rows."""
+        register = self.invariants.get(form)
+        if register is None:
+            register = self.invariants[form] = self.new()
+        return register
+
+    def constant(self, value: int) -> int:
+        """The register that has this number in all lanes."""
+        return self.invariant("const", value & (1 << 64) - 1)
+
+    def value(self, node: Node) -> int:
+        """The register that will hold a node as numbers."""
+        if node.op is CONST:
+            return self.constant(node.value)
+        if node.op is PARAM and node.value in self.scalars:
+            return self.invariant("scalar", node.value)
+        register = self.values.get(node)
+        if register is None:
+            register = self.values[node] = self.new()
+        return register
+
+    def mask(self, node: Node) -> int:
+        """The register that will hold as a mask whether a node is not 0."""
+        register = self.masks.get(node)
+        if register is None:
+            register = self.masks[node] = self.new()
+        return register
+
+    def asked(self, node: Node) -> bool:
+        """Whether somebody needs a node already, so that folding it saves nothing."""
+        return node in self.values or node in self.masks
+
+    def is_used_once(self, node: Node) -> bool:
+        """Whether a node is an operand but once, and nobody has asked for it yet."""
+        return self.uses.get(node) == 1 and not self.asked(node)
+
+    def emit(self, key: str, *operands: Any, tied: int | None = None) -> None:
+        """Add an instruction of the table of vectors; see `Op`."""
+        self._group.append(Op(VECTORS[key], operands, tied, self.tag))
+
+    def find(self, op: str, *args: Node) -> Node | None:
+        """The node for ``op(args)`` if it is computed at all."""
+        node = self.graph.find(op, *args)
+        return node if node in self.live and node is not None and node.args == args else None
+
+    def run(self, as_mask: bool) -> LaneBlock:
+        """Select everything; the result as a mask or as a value.
+
+        Raises NoLanes.
+        """
+        graph = self.graph
+        result = self.mask(graph.result) if as_mask else self.value(graph.result)
+        bails, signs = self._bails()
+        for node in reversed(self.nodes):
+            self.tag = node.span
+            self._lower(node)
+            self.done.add(node)
+            self._close()
+        code = [op for group in reversed(self._groups) for op in group]
+        inner, hoisted = _hoist(code, set(self.invariants.values()))
+        params = {
+            node.value: register for node, register in self.values.items() if node.op is PARAM
+        }
+        value, mask = (None, result) if as_mask else (result, None)
+        return LaneBlock(
+            inner, hoisted, params, self.invariants, value, mask, bails, signs, self._count
+        )
+
+    def _bails(self) -> tuple[list[int], list[int]]:
+        bails, signs = [], []
+        for bail in self.graph.bails:
+            condition = bail.condition
+            if condition.op is CONST:
+                raise NoLanes("what always fails")
+            if condition.op == "eq" and condition.args[1] is self.graph.const(0):
+                self.nonzero.add(condition.args[0])
+            sign = self.isa.signs.get(condition.op)
+            if sign is None or self.asked(condition):
+                bails.append(self.mask(condition))
+            else:
+                self.tag = bail.span
+                signs.append(self.new())
+                sign(self, condition, signs[-1])
+                self._close()
+        return bails, signs
+
+    def _close(self) -> None:
+        if self._group:
+            self._groups.append(self._group)
+            self._group = []
+
+    def _lower(self, node: Node) -> None:
+        """Emit a node in all the forms that were asked for."""
+        mask, value = self.masks.get(node), self.values.get(node)
+        if mask is None and value is None:
+            return
+        if node.op is CONST:
+            # A condition that always holds, or never: seldom, since rules know such.
+            assert mask is not None
+            self.isa.to_mask(self, self.constant(node.value), mask)
+        elif node.op is PARAM:
+            if mask is not None:
+                self.isa.to_mask(self, self.value(node), mask)
+        elif node.op in (CALL, CALL_IF):
+            raise NoLanes(node.op)
+        elif self._is_condition(node):
+            given = self.new() if mask is None else mask
+            self.isa.masks[node.op](self, node, given)
+            if value is not None:
+                self.isa.from_mask(self, given, value)
+        else:
+            given = self.new() if value is None else value
+            lowering = self.isa.values.get(node.op)
+            if lowering is None:
+                raise NoLanes(node.op)
+            lowering(self, node, given)
+            if mask is not None:
+                self.isa.to_mask(self, given, mask)
+
+    def _is_condition(self, node: Node) -> bool:
+        """Whether a node is computed as a mask."""
+        if node.op in _LOGIC:
+            return all(arg.boolean and self._has_mask(arg) for arg in node.args)
+        return node.op in self.isa.masks
+
+    def _has_mask(self, node: Node) -> bool:
+        """Whether a boolean is there as a mask, or can be had as one as cheaply as as a value."""
+        return node in self.masks or node.op in self.isa.masks or node.op in (PARAM, CONST)
+
+
+def _hoist(code: list[Op], invariants: set[int]) -> tuple[list[Op], list[Op]]:
+    """Split code into what depends on rows and what does not."""
+    inner, hoisted = [], []
+    known = set(invariants)
+    for op in code:
+        to = written(op)
+        if to is not None and all(value in known for value in read(op)) and _is_vector(op):
+            known.add(to)
+            hoisted.append(op)
+        else:
+            inner.append(op)
+    return inner, hoisted
+
+
+def _is_vector(op: Op) -> bool:
+    """Whether an instruction makes a vector of vectors; masks are too few to be kept."""
+    return all(kind in "xi" for kind in op.instruction.kinds)
+
+
+# Unrolling. ----------------------------------------------------------------------------------
+
+
+class Copies:
+    """The registers of code that is repeated for several vectors of rows.
+
+    Those from `SHARED` on are the same for all.  times: how many vectors.  count: how many
+    registers there are so far.
+    """
+
+    def __init__(self, times: int, count: int) -> None:
+        self.times = times
+        self._count = count
+        self._names: list[dict[int, int]] = [{} for _ in range(times)]
+
+    def new(self) -> int:
+        """A fresh register."""
+        self._count += 1
+        return self._count - 1
+
+    def of(self, register: int, turn: int) -> int:
+        """What a register is for a vector."""
+        if register < FIRST_LANE or register >= SHARED:
+            return register
+        name = self._names[turn].get(register)
+        if name is None:
+            name = self._names[turn][register] = self.new()
+        return name
+
+    def repeated(self, code: list[Op]) -> list[Op]:
+        """The code, each instruction for all vectors before the next."""
+        found = []
+        for item in code:
+            parts = operands(item)
+            for turn in range(self.times):
+                renamed = tuple(self.of(o, turn) if kind in "xkz" else o for kind, _, o in parts)
+                tied = None if item.tied is None else self.of(item.tied, turn)
+                found.append(item._replace(operands=renamed, tied=tied))
+        return found
+
+
+def pressure(code: list[Op], alive: Iterable[int] = ()) -> int:
+    """How many vectors are alive at once at most; `alive` are at the end."""
+    live = set(alive)
+    most = len(live)
+    for item in reversed(code):
+        to = written(item)
+        if to is not None:
+            live.discard(to)
+        reads = operands(item)
+        live.update(o for kind, role, o in reads if kind == "x" and role == "r" and o >= FIRST_LANE)
+        if item.tied is not None:
+            live.add(item.tied)
+        most = max(most, len(live))
+    return most
