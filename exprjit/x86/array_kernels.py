@@ -7,7 +7,8 @@ from typing import Final
 
 from ..ir.facts import Facts
 from ..ir.graph import Graph
-from . import avx512
+from . import avx2, avx512
+from .avx2_ends import Avx2Ends
 from .avx512_ends import Avx512Ends
 from .kernels import Code
 from .lane_ends import Ends
@@ -20,6 +21,7 @@ from .scalar import native
 #: columns beside their types, by position.
 Builder = Callable[[bool, frozenset[str], Mapping[int, Facts]], Graph]
 
+_AVX2: Final = frozenset(("avx2", "fma", "bmi1", "bmi2"))
 _AVX512: Final = frozenset(
     ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl", "bmi2", "popcnt")
 )
@@ -31,6 +33,8 @@ def array_kernel(plan: Plan, features: frozenset[str], build: Builder) -> Code:
     kept: frozenset[str] = frozenset()
     if features >= _AVX512:
         ends, kept = Avx512Ends(), avx512.native(features)
+    elif features >= _AVX2:
+        ends, kept = Avx2Ends(), avx2.NATIVE
     scalar = build(False, native(features), {})
     if ends is not None:
         try:

@@ -15,7 +15,18 @@ from ..ir.graph import CONST, Node
 from ..language.operators import LONG
 from .avx512_division import CONSTANT_LIMIT, double, fits, is_narrow
 from .avx512_division import VALUES as DIVISION
-from .lanes import Isa, Lanes, Lowering, NoLanes
+from .lane_arithmetic import Keys, constant_power, moved_bits, upper_half
+from .lanes import Isa, Lanes, Lowering
+
+KEYS: Final = Keys(
+    add="vpaddq512_xxx",
+    bitand="vpandq512_xxx",
+    bitor="vporq512_xxx",
+    left="vpsllq512_xxi",
+    right="vpsrlq512_xxi",
+    half_product="vpmuludq512_xxx",
+    move="vmovdqa64z_xx",
+)
 
 VALUES: dict[str, Lowering] = {}
 MASKS: dict[str, Lowering] = {}
@@ -199,56 +210,6 @@ def _narrow(bits: int) -> Lowering:
     return lower
 
 
-def _bit_runs(mask: int) -> list[tuple[int, int, int]]:
-    """The runs of ones in a mask: where each begins, how long it is, how many ones are below."""
-    runs, below, place = [], 0, 0
-    mask &= LONG.mask
-    while mask >> place:
-        if mask >> place & 1:
-            rest = ~(mask >> place)
-            length = (rest & -rest).bit_length() - 1
-            runs.append((place, length, below))
-            below += length
-            place += length
-        else:
-            place += 1
-    return runs
-
-
-def _moved_bits(extract: bool) -> Lowering:
-    """pext and pdep by a constant mask: each run of ones is shifted to its place."""
-
-    def lower(s: Lanes, node: Node, register: int) -> None:
-        source, mask = node.args
-        if mask.op is not CONST:
-            by_lane(s, node, register)
-            return
-        value, parts = s.value(source), []
-        for place, length, below in _bit_runs(mask.value):
-            ones = (1 << length) - 1
-            shifted, part = s.new(), s.new()
-            distance = place - below
-            if extract:
-                s.emit("vpsrlq512_xxi", shifted, value, distance)
-                s.emit("vpandq512_xxx", part, shifted, s.constant(ones << below))
-            else:
-                s.emit("vpsllq512_xxi", shifted, value, distance)
-                s.emit("vpandq512_xxx", part, shifted, s.constant(ones << place))
-            parts.append(part)
-        joined = parts[0] if parts else s.constant(0)
-        for part in parts[1:]:
-            both = s.new()
-            s.emit("vporq512_xxx", both, joined, part)
-            joined = both
-        s.emit("vmovdqa64z_xx", register, joined)
-
-    return lower
-
-
-def by_lane(s: Lanes, node: Node, register: int) -> None:
-    raise NoLanes(node.op)
-
-
 VALUES.update(
     bitand=_bitand,
     bitnot=_bitnot,
@@ -264,8 +225,8 @@ VALUES.update(
     i8=_narrow(8),
     i16=_narrow(16),
     i32=_narrow(32),
-    pext=_moved_bits(True),
-    pdep=_moved_bits(False),
+    pext=moved_bits(KEYS, True),
+    pdep=moved_bits(KEYS, False),
 )
 
 # Products. -----------------------------------------------------------------------------------
@@ -280,35 +241,14 @@ def _mul(s: Lanes, node: Node, register: int) -> None:
         s.emit("vpmullq512_xxx", register, s.value(left), s.value(right))
 
 
-def _upper_half(s: Lanes, x: int, y: int, register: int) -> None:
-    """The upper 64 bits of unsigned products, of four products of halves."""
-    low = s.constant(0xFFFFFFFF)
-    new = s.new
-    x1, y1, ll, hl, lh, hh, l1, t, t0, w, t1, w1, h = (new() for _ in range(13))
-    s.emit("vpsrlq512_xxi", x1, x, 32)
-    s.emit("vpsrlq512_xxi", y1, y, 32)
-    s.emit("vpmuludq512_xxx", ll, x, y)
-    s.emit("vpmuludq512_xxx", hl, x1, y)
-    s.emit("vpmuludq512_xxx", lh, x, y1)
-    s.emit("vpmuludq512_xxx", hh, x1, y1)
-    s.emit("vpsrlq512_xxi", l1, ll, 32)
-    s.emit("vpaddq512_xxx", t, hl, l1)
-    s.emit("vpandq512_xxx", t0, t, low)
-    s.emit("vpaddq512_xxx", w, lh, t0)
-    s.emit("vpsrlq512_xxi", t1, t, 32)
-    s.emit("vpaddq512_xxx", h, hh, t1)
-    s.emit("vpsrlq512_xxi", w1, w, 32)
-    s.emit("vpaddq512_xxx", register, h, w1)
-
-
 def _umulhi(s: Lanes, node: Node, register: int) -> None:
     left, right = node.args
-    _upper_half(s, s.value(left), s.value(right), register)
+    upper_half(KEYS, s, s.value(left), s.value(right), register)
 
 
-def signed_upper_half(s: Lanes, x: int, y: int, register: int) -> None:
+def _signed_upper_half(s: Lanes, x: int, y: int, register: int) -> None:
     unsigned, less, kx, ky = s.new(), s.new(), s.new(), s.new()
-    _upper_half(s, x, y, unsigned)
+    upper_half(KEYS, s, x, y, unsigned)
     s.emit("vpmovq2m512_kx", kx, x)
     s.emit("vpmovq2m512_kx", ky, y)
     s.emit("vpsubq512_xkxx", less, kx, unsigned, y, tied=unsigned)
@@ -317,36 +257,14 @@ def signed_upper_half(s: Lanes, x: int, y: int, register: int) -> None:
 
 def _mulhi(s: Lanes, node: Node, register: int) -> None:
     left, right = node.args
-    signed_upper_half(s, s.value(left), s.value(right), register)
+    _signed_upper_half(s, s.value(left), s.value(right), register)
 
 
-def _pow(s: Lanes, node: Node, register: int) -> None:
-    base, exponent = node.args
-    if exponent.op is not CONST or exponent.value < 1:
-        by_lane(s, node, register)
-        return
-    power = s.value(base)
-    result: int | None = None
-    count = exponent.value
-    while True:
-        if count & 1:
-            if result is None:
-                result = power
-            else:
-                product = s.new()
-                s.emit("vpmullq512_xxx", product, result, power)
-                result = product
-        count >>= 1
-        if not count:
-            break
-        square = s.new()
-        s.emit("vpmullq512_xxx", square, power, power)
-        power = square
-    assert result is not None
-    s.emit("vmovdqa64z_xx", register, result)
+def _multiply(s: Lanes, left: int, right: int, register: int) -> None:
+    s.emit("vpmullq512_xxx", register, left, right)
 
 
-VALUES.update(mul=_mul, umulhi=_umulhi, mulhi=_mulhi, pow=_pow)
+VALUES.update(mul=_mul, umulhi=_umulhi, mulhi=_mulhi, pow=constant_power(KEYS, _multiply))
 
 # Overflow. -----------------------------------------------------------------------------------
 

@@ -80,6 +80,8 @@ class Bodies:
         return block._replace(
             code=[_renamed(item, names) for item in block.code],
             value=named(block.value),
+            mask=named(block.mask),
+            bails=[names.get(mask, mask) for mask in block.bails],
             signs=[names.get(sign, sign) for sign in block.signs],
         )
 

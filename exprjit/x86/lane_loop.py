@@ -16,6 +16,7 @@ for a block comes last.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 from ..ir.facts import Facts
@@ -27,7 +28,7 @@ from .kernels import MAX_FRAME, WORD, Code, FrameTooLarge
 from .lane_alloc import Home, LaneAllocator, Slots
 from .lane_bodies import Bodies, Body, Exits
 from .lane_ends import KEPT, Ends
-from .lanes import SHARED, LaneBlock, Op, operands, pressure, read
+from .lanes import SHARED, LaneBlock, NoLanes, Op, operands, pressure, read
 from .liveness import preferred
 from .regalloc import allocate
 from .registers import CALLEE_SAVED, CC, R13, R15, RAX, RDI, RDX, RSI, RSP, Mem
@@ -59,9 +60,14 @@ def lane_rows(
     """
     loop = Bodies(plan, ends, features)
     graph = build({})
-    wide = loop.block(graph)
     small = worth_checking(graph, ends.isa.wide)
     narrow = None if small is None else loop.block(build(small.known))
+    wide = None
+    try:
+        wide = loop.block(graph)
+    except NoLanes:
+        if narrow is None:
+            raise
     return _Assembly(loop, build_scalar(), wide, narrow, small).code()
 
 
@@ -72,7 +78,7 @@ class _Assembly:
         self,
         loop: Bodies,
         scalar: Graph,
-        wide: LaneBlock,
+        wide: LaneBlock | None,
         narrow: LaneBlock | None,
         small: Small | None,
     ) -> None:
@@ -83,9 +89,10 @@ class _Assembly:
         self.row = row_block(scalar, plan, loop.features)
         usual = [r for r in preferred(self.row) if r not in (*RESERVED, LIMIT, FRAME)]
         self.scalar = allocate(self.row, {}, Mem(RSP), usual)
-        wide = loop.shared(wide)
-        narrow = None if narrow is None else loop.shared(narrow)
-        self.turns = self._turns(wide if narrow is None else narrow)
+        wide, narrow = (None if b is None else loop.shared(b) for b in (wide, narrow))
+        main = wide if narrow is None else narrow
+        assert main is not None
+        self.turns = self._turns(main)
         count = ends.accumulators(plan, self.turns)
         vectors = ends.isa.vectors
         self.loop.accumulators = self.accumulators = list(vectors[len(vectors) - count :])
@@ -94,12 +101,17 @@ class _Assembly:
         self.slow, self.slow_rest = Label("one by one"), Label("one by one, at the end")
         self.some = Label("some one by one")
         self.wide_label = Label("numbers of any size")
-        main = narrow if narrow is not None else wide
-        exits = Exits(self.wide_label, self.slow)
+        exits = Exits(self.slow if wide is None else self.wide_label, self.slow)
         self.main = loop.body(main, self.turns, small, False, exits)
-        self.wide = None if narrow is None else loop.body(wide, self.turns, None, False, exits)
-        rest = Exits(self.wide_label, self.slow_rest)
-        self.rest = loop.body(wide, 1, None, self.live, rest)
+        self.wide = None
+        if wide is not None and narrow is not None:
+            self.wide = loop.body(wide, self.turns, None, False, exits)
+        rest = Exits(self.slow_rest, self.slow_rest)
+        self.rest: Body | None = None
+        if self.live or self.turns > 1:
+            with suppress(NoLanes):
+                block, limit = (main, small) if wide is None else (wide, None)
+                self.rest = loop.body(block, 1, limit, self.live, rest)
         slots = -(-WORD * self.scalar.slots // 64) * 64
         self.slots = Slots(Mem(RSP, disp=slots), ends.storage.size)
         self.homes = self._homes()
@@ -117,8 +129,9 @@ class _Assembly:
     def _homes(self) -> dict[int, Home]:
         """The invariants that are used most get the registers that no body needs."""
         uses: dict[int, int] = {}
-        bodies = [self.main, self.rest] + ([self.wide] if self.wide else [])
-        for weight, body in zip((8, 1, 1), bodies, strict=False):
+        bodies = [body for body in (self.main, self.rest, self.wide) if body is not None]
+        for body in bodies:
+            weight = 8 if body is self.main else 1
             for item in body.code:
                 for value in read(item):
                     if value >= SHARED:
@@ -203,7 +216,8 @@ class _Assembly:
     def code(self) -> Code:
         bodies = [self._allocated(self.main)]
         wide = None if self.wide is None else self._allocated(self.wide)
-        rest = self._allocated(self.rest)
+        rest = None if self.rest is None else self._allocated(self.rest)
+        keep, restore = self._rounding([*bodies[0], *(wide or ()), *(rest or ())])
         invariants = self._invariants()
         size = self.slots.base.disp + self.slots.size * self.slots.count
         if size > MAX_FRAME:
@@ -216,6 +230,7 @@ class _Assembly:
             *(line("push_r", register) for register in CALLEE_SAVED),
             line("mov_rr", FRAME, RSP),
             *_stack(size),
+            *keep,
             *(
                 line("mov_rr", to, source)
                 for to, source in zip(RESERVED, (RDI, RSI, RDX), strict=True)
@@ -246,6 +261,7 @@ class _Assembly:
             *_zeroed(),
             line("mov_rr", RAX, STOP),
             place(leave),
+            *restore,
             line("mov_rr", RSP, FRAME),
             *(line("pop_r", register) for register in reversed(CALLEE_SAVED)),
             line("ret"),
@@ -254,9 +270,29 @@ class _Assembly:
         words = len(self.accumulators) * self.ends.storage.size // WORD
         return Code(encode(lines + self.scalar.cold), self.row, lanes=words)
 
-    def _rest(self, body: list[Line], done: Label) -> list[Line]:
+    def _rounding(self, lines: list[Line]) -> tuple[list[Line], list[Line]]:
+        """What puts the caller's rounding mode and exceptions aside, and what brings them back.
+
+        They matter where doubles are used by instructions that do not say how they round.
+        """
+        if not any(_obeys_caller(item) for item, _, _ in lines):
+            return [], []
+        slot = self.slots.new()
+        ours = slot._replace(disp=slot.disp + 4)
+        return [
+            line("stmxcsr_m", slot),
+            line("mov32_mi", ours, _MXCSR),
+            line("ldmxcsr_m", ours),
+        ], [line("ldmxcsr_m", slot)]
+
+    def _rest(self, body: list[Line] | None, done: Label) -> list[Line]:
         """The rows that are fewer than the main body does at a time."""
         lanes, again = self.loop.isa.lanes, Label("vector")
+        if body is None:
+            return [
+                line("cmp_rr", ROW, STOP),
+                line("jcc_j", CC["l"], self.slow),
+            ]
         if self.live:
             return [
                 line("cmp_rr", ROW, STOP),
@@ -336,6 +372,18 @@ class _Assembly:
             pair: tuple[Any, ...] = (register, home) if load else (home, register)
             lines.append((VECTORS[keys[not load]], pair, None))
         return lines
+
+
+#: Nearest, and no exception is told.
+_MXCSR: Final = 0x1F80
+
+
+def _obeys_caller(item: Instruction | Label) -> bool:
+    """Whether an instruction depends on the state of the floating point unit."""
+    if isinstance(item, Label) or "512" in item.key:
+        return False
+    name = item.key.partition("_")[0]
+    return name.endswith("pd256") and not name.startswith(("vblend", "vmov", "vand", "vor", "vxor"))
 
 
 #: By the size of a vector: how it is loaded and stored at any address.
