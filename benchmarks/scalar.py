@@ -24,16 +24,15 @@ import argparse
 import ctypes
 import platform
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
 from math import exp, log
 from pathlib import Path
 from typing import NamedTuple
 
+from compilers import PRELUDE, build, c_compilers, c_text, version
 from corpus import CASES, LARGE, Case
 
 import exprjit
@@ -49,8 +48,6 @@ ROWS = 1 << 16
 #: What a loop is to take, in nanoseconds.
 LOOP = 1e6
 MOST_PARAMETERS = 6
-
-PRELUDE = "typedef unsigned long ulong;\n#define FAIL_IF(condition) if (condition) return 1\n"
 
 CLOCK = """
 #include <time.h>
@@ -110,16 +107,6 @@ def loops() -> str:
     return text
 
 
-def c_text(case: Case, name: str) -> str:
-    """A case as a C function, of the checked kind if it can fail."""
-    params = ", ".join(f"long {param}" for param in case.ranges)
-    if "FAIL_IF" not in case.c:
-        return f"long {name}({params}) {{ {case.c} }}\n"
-    head, _, value = case.c.rpartition("return ")
-    body = f"{head}*result = {value} return 0;"
-    return f"int {name}(long *result, {params}) {{ {body} }}\n"
-
-
 class Code(NamedTuple):
     """A compiled case: where it is, its bytes, and what keeps it there."""
 
@@ -150,7 +137,7 @@ def c_compiler(command: str, folder: Path) -> Callable[[Case], Code]:
     """The whole corpus compiled by gcc or clang."""
     path = folder / f"{command}.so"
     text = PRELUDE + "".join(c_text(case, f"f{number}") for number, case in enumerate(ALL))
-    build(command, text, path)
+    build(command, FLAGS, text, path)
     library = ctypes.CDLL(str(path))
     listed = subprocess.run(["nm", "-S", path], capture_output=True, text=True, check=True).stdout
     sizes = {
@@ -166,10 +153,6 @@ def c_compiler(command: str, folder: Path) -> Callable[[Case], Code]:
         return Code(address, code, library)
 
     return compiled
-
-
-def build(command: str, text: str, path: Path) -> None:
-    subprocess.run([command, *FLAGS, "-x", "c", "-", "-o", path], input=text, text=True, check=True)
 
 
 def instructions(code: bytes) -> list[str]:
@@ -305,7 +288,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--large", action="store_true", help="formulas of up to 10,000 operators")
     parser.add_argument("--asm", action="store_true", help="print the instructions of each")
     options = parser.parse_args(argv)
-    found = [name for name in ("gcc", "clang") if shutil.which(name)]
+    found = c_compilers()
     if not found:
         print("gcc is not installed", file=sys.stderr)
         return 1
@@ -320,7 +303,7 @@ def main(argv: Sequence[str]) -> int:
         names = ("raise", "wrap") if options.overflow else ("exprjit", *found)
         for name in names:
             path = Path(folder, f"loops-{name}.so")
-            build(found[0], loops(), path)
+            build(found[0], FLAGS, loops(), path)
             libraries[name] = ctypes.CDLL(str(path))
         if options.overflow:
             compilers = {mode: checking(mode) for mode in names}
@@ -340,12 +323,6 @@ def main(argv: Sequence[str]) -> int:
                     print("".join(f"    {text}\n" for text in instructions(code.code)))
     report(results, list(compilers))
     return 0
-
-
-@cache
-def version(command: str) -> str:
-    done = subprocess.run([command, "--version"], capture_output=True, text=True, check=True)
-    return done.stdout.partition("\n")[0]
 
 
 if __name__ == "__main__":
