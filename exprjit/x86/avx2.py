@@ -404,6 +404,7 @@ AVX2: Final = Isa(
     vectors=tuple(range(16)),
     mask_registers=(),
     wide=is_wide,
+    polish=lambda code, kept, ones: code,
 )
 
 NATIVE: Final = frozenset(("popcount", "bitreverse"))

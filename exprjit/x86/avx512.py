@@ -15,6 +15,7 @@ from ..ir.graph import CONST, Node
 from ..language.operators import LONG
 from .avx512_division import CONSTANT_LIMIT, double, fits, is_narrow
 from .avx512_division import VALUES as DIVISION
+from .avx512_logic import join_logic
 from .lane_arithmetic import Keys, constant_power, moved_bits, upper_half
 from .lanes import Isa, Lanes, Lowering
 
@@ -344,6 +345,7 @@ AVX512: Final = Isa(
     vectors=tuple(range(32)),
     mask_registers=tuple(range(1, 7)),
     wide=is_wide,
+    polish=join_logic,
 )
 
 

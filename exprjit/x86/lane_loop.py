@@ -118,11 +118,14 @@ class _Assembly:
 
     def _turns(self, block: LaneBlock) -> int:
         """How many vectors at a time leave their values in registers."""
+        isa, ends = self.ends.isa, self.ends
         result = [] if block.value is None else [block.value]
-        alive = pressure(block.code, result) + len(block.params) // 2
+        kept = [*block.bails, *([] if block.mask is None else [block.mask])]
+        vectors = pressure(block.code, result) + len(block.params) // 2
+        masks = pressure(block.code, kept, "kz") if isa.mask_registers else 0
         for turns in _UNROLL:
-            most = turns * alive + self.ends.accumulators(self.plan, turns)
-            if most <= len(self.ends.isa.vectors) - 2:
+            most = turns * vectors + ends.accumulators(self.plan, turns)
+            if most <= len(isa.vectors) - 2 and turns * masks <= max(len(isa.mask_registers), masks):
                 return turns
         return 1
 

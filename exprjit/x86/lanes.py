@@ -12,7 +12,7 @@ taken one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final, NamedTuple
 
 from ..ir.graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
@@ -118,7 +118,8 @@ class Isa(NamedTuple):
     the node in a given register, as a value or as a mask.  from_mask, to_mask: make one of the
     other.  signs: by operator of an overflow, what makes a vector that has it in its sign bits.
     vectors, mask_registers: the registers that code may use.  wide: what is computed dearly because
-    its operands may be great.
+    its operands may be great.  polish: joins instructions; what is needed behind the code is kept,
+    and the register with all bits set is known.
     """
 
     lanes: int
@@ -130,6 +131,7 @@ class Isa(NamedTuple):
     vectors: tuple[int, ...]
     mask_registers: tuple[int, ...]
     wide: Callable[[Node], bool]
+    polish: Callable[[list[Op], Collection[int], int | None], list[Op]]
 
 
 #: The operators on booleans that are the same on masks.
@@ -230,6 +232,8 @@ class Lanes:
             self.done.add(node)
             self._close()
         code = [op for group in reversed(self._groups) for op in group]
+        ones = self.invariants.get(("const", (1 << 64) - 1))
+        code = self.isa.polish(code, {result, *bails, *signs}, ones)
         inner, hoisted = _hoist(code, set(self.invariants.values()))
         params = {
             node.value: register for node, register in self.values.items() if node.op is PARAM
@@ -361,8 +365,8 @@ class Copies:
         return found
 
 
-def pressure(code: list[Op], alive: Iterable[int] = ()) -> int:
-    """How many vectors are alive at once at most; `alive` are at the end."""
+def pressure(code: list[Op], alive: Iterable[int] = (), kinds: str = "x") -> int:
+    """How many registers are alive at once at most, vectors or masks; `alive` are at the end."""
     live = set(alive)
     most = len(live)
     for item in reversed(code):
@@ -370,8 +374,8 @@ def pressure(code: list[Op], alive: Iterable[int] = ()) -> int:
         if to is not None:
             live.discard(to)
         reads = operands(item)
-        live.update(o for kind, role, o in reads if kind == "x" and role == "r" and o >= FIRST_LANE)
-        if item.tied is not None:
+        live.update(o for kind, role, o in reads if kind in kinds and role == "r" and o >= FIRST_LANE)
+        if item.tied is not None and "x" in kinds:
             live.add(item.tied)
         most = max(most, len(live))
     return most
