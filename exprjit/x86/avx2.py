@@ -383,10 +383,9 @@ SIGNS.update(add_overflows=_add_overflows, sub_overflows=_sub_overflows)
 MASKS.update(
     add_overflows=_as_mask(_add_overflows),
     sub_overflows=_as_mask(_sub_overflows),
-    mul_overflows=by_lane,
 )
 VALUES.update(PRODUCTS)
-VALUES.update(DIVISION)
+VALUES.update(DIVISION, gcd=by_lane, pow_overflows=by_lane, mul_overflows=by_lane)
 
 
 def is_wide(node: Node) -> bool:

@@ -173,14 +173,56 @@ def _division(s: Lanes, node: Node, register: int) -> None:
         _by_variable(s, node, register)
 
 
+#: 2.0**84, to whose last bits the upper half of a long can be added, and 2.0**52 for the lower.
+_TWO_84: Final = 0x4530000000000000
+_TWO_52: Final = 0x4330000000000000
+
+
+def _natural_to_double(s: Lanes, value: int) -> int:
+    """The double next to a number that is not negative: its halves as doubles, and their sum."""
+    upper, lower, high, low, result = (s.new() for _ in range(5))
+    shifted, kept = s.new(), s.new()
+    two_84, two_52 = s.constant(_TWO_84), s.constant(_TWO_52)
+    s.emit("vpsrlq256_xxi", shifted, value, 32)
+    s.emit("vpor256_xxx", upper, shifted, two_84)
+    s.emit("vsubpd256_xxx", high, upper, two_84)
+    s.emit("vpand256_xxx", kept, value, s.constant(0xFFFFFFFF))
+    s.emit("vpor256_xxx", lower, kept, two_52)
+    s.emit("vsubpd256_xxx", low, lower, two_52)
+    s.emit("vaddpd256_xxx", result, high, low)
+    return result
+
+
 def _isqrt(s: Lanes, node: Node, register: int) -> None:
-    if not (fits(node.args[0], LIMIT) and node.args[0].facts.low >= 0):
-        by_lane(s, node, register)
-        return
-    root, whole = s.new(), s.new()
-    s.emit("vsqrtpd256_xx", root, _to_double(s, s.value(node.args[0])))
+    """The root in doubles is one off at most; of negative numbers it is the least number."""
+    x = s.value(node.args[0])
+    small = fits(node.args[0], LIMIT) and node.args[0].facts.low >= 0
+    root, whole, r = s.new(), s.new(), s.new()
+    s.emit("vsqrtpd256_xx", root, _to_double(s, x) if small else _natural_to_double(s, x))
     s.emit("vroundpd256_xxi", whole, root, _TOWARD_ZERO)
-    _from_double(s, whole, register)
+    if small:
+        _from_double(s, whole, register)
+        return
+    _from_double(s, whole, r)
+    # Squares are compared as unsigned numbers.
+    least = s.constant(LONG.min)
+    above, less, next_, below, fixed, negative = (s.new() for _ in range(6))
+    moved = s.new()
+    s.emit("vpxor256_xxx", moved, x, least)
+    s.emit("vpcmpgtq256_xxx", above, _moved_square(s, r, least), moved)
+    s.emit("vpaddq256_xxx", less, r, above)
+    s.emit("vpsubq256_xxx", next_, less, s.constant(-1))
+    s.emit("vpcmpgtq256_xxx", below, _moved_square(s, next_, least), moved)
+    s.emit("vblendvpd256_xxxx", fixed, next_, less, below)
+    s.emit("vpcmpgtq256_xxx", negative, s.constant(0), x)
+    s.emit("vblendvpd256_xxxx", register, fixed, least, negative)
+
+
+def _moved_square(s: Lanes, root: int, least: int) -> int:
+    square, moved = s.new(), s.new()
+    s.emit("vpmuludq256_xxx", square, root, root)
+    s.emit("vpxor256_xxx", moved, square, least)
+    return moved
 
 
 VALUES: dict[str, Lowering] = {

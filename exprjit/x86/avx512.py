@@ -16,7 +16,7 @@ from ..language.operators import LONG
 from .avx512_division import CONSTANT_LIMIT, double, fits, is_narrow
 from .avx512_division import VALUES as DIVISION
 from .avx512_logic import join_logic
-from .lane_arithmetic import Keys, constant_power, moved_bits, upper_half
+from .lane_arithmetic import Keys, by_lane, constant_power, moved_bits, upper_half
 from .lanes import Isa, Lanes, Lowering
 
 KEYS: Final = Keys(
@@ -321,7 +321,7 @@ MASKS.update(
     sub_overflows=_as_mask(_sub_overflows),
     mul_overflows=_mul_overflows,
 )
-VALUES.update(DIVISION)
+VALUES.update(DIVISION, gcd=by_lane, pow_overflows=by_lane)
 
 
 def is_wide(node: Node) -> bool:

@@ -77,7 +77,7 @@ def _best_tree(
     """The largest tree that has three leaves at most, and the registers that it makes needless."""
 
     def options(value: int) -> list[tuple[_Tree, list[int]]]:
-        plain = (_leaf(value, ones), [])
+        plain: tuple[_Tree, list[int]] = (_leaf(value, ones), [])
         tree = trees.get(value)
         if tree is None or uses.get(value) != 1 or value in kept:
             return [plain]

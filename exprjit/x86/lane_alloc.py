@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from .assembler import Line
 from .assembler import place as at
+from .by_lane import ByLane
 from .instructions import Instruction
 from .lanes import FIRST_LANE, Here, Op, operands, read, written
 from .registers import Mem
@@ -39,6 +40,13 @@ class Slots:
         self.base = base
         self.size = size
         self.count = 0
+        self._scratch: list[Mem] = []
+
+    def scratch(self, count: int) -> list[Mem]:
+        """Places for the time being, the same for all who ask."""
+        while len(self._scratch) < count:
+            self._scratch.append(self.new())
+        return self._scratch[:count]
 
     def new(self) -> Mem:
         self.count += 1
@@ -83,8 +91,10 @@ class LaneAllocator:
             for value in read(code[position]):
                 self.uses.setdefault(value, []).append(position)
         self.lines: list[Line] = []
+        self.cold: list[Line] = []
 
     def run(self) -> list[Line]:
+        """The code in place; what is out of the way is in `cold`."""
         for position, item in enumerate(self.code):
             self._instruction(position, item)
         return self.lines
@@ -110,15 +120,31 @@ class LaneAllocator:
             if to is not None and to >= FIRST_LANE:
                 place = _destination(item)
                 physical[place] = self._take(to, instruction.kinds[place], ())
-        self.lines.append((instruction, tuple(physical), item.tag))
+        if isinstance(instruction, ByLane):
+            self._by_lane(instruction, physical, item.tag)
+        else:
+            self.lines.append((instruction, tuple(physical), item.tag))
         if to is not None and to >= FIRST_LANE and not self.uses.get(to):
             self._drop(to)
 
-    def _read(self, item: Op, sources: list[int]) -> tuple[Instruction, list[Any]]:
+    def _by_lane(self, instruction: ByLane, physical: list[int], tag: object) -> None:
+        storage = self.classes["x"].storage
+        lines, cold = instruction.expand(
+            physical,
+            lambda home, source: (VECTORS[storage.store], (home, source), tag),
+            lambda to, home: (VECTORS[storage.load], (to, home), tag),
+            self.slots.scratch(2),
+            storage.size // 8,
+            tag,
+        )
+        self.lines += lines
+        self.cold += cold
+
+    def _read(self, item: Op, sources: list[int]) -> tuple[Instruction | ByLane, list[Any]]:
         """The instruction with its sources in registers, or the last one in memory."""
         instruction, physical = item.instruction, list(item.operands)
-        assert isinstance(instruction, Instruction)
-        last = _from_memory(instruction)
+        assert not isinstance(instruction, Here)
+        last = _from_memory(instruction) if isinstance(instruction, Instruction) else None
         for place, (kind, role) in enumerate(
             zip(instruction.kinds, instruction.roles, strict=True)
         ):

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ..ir.graph import CONST, Node
 from .bit_runs import bit_runs
-from .lanes import Lanes, Lowering, NoLanes
+from .lanes import Lanes, Lowering
 
 
 class Keys(NamedTuple):
@@ -26,8 +26,8 @@ class Keys(NamedTuple):
 
 
 def by_lane(s: Lanes, node: Node, register: int) -> None:
-    """There is nothing but to take the rows one by one."""
-    raise NoLanes(node.op)
+    """There are no instructions for this."""
+    s.emit_by_lane(node.op, register, *map(s.value, node.args))
 
 
 def upper_half(keys: Keys, s: Lanes, x: int, y: int, register: int) -> None:

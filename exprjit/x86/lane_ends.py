@@ -11,16 +11,17 @@ from typing import Any, Final, NamedTuple, Protocol
 from .assembler import Label, Line
 from .lane_alloc import Storage
 from .lanes import Isa, Op
-from .registers import R8, R9, R10, R11, R14, RAX, RCX, RDI, RDX, RSI, Mem
+from .registers import R8, R9, R10, R11, R14, RAX, RCX, Mem
 from .rows import Plan
 
 #: The registers with the addresses of results and columns, as far as these go.
 OUT: Final = R14
-POINTERS: Final = (RSI, RDI, R8, R9, R10, R11)
-#: Registers for anything, and one that keeps what it has between blocks.
+POINTERS: Final = (R8, R9, R10)
+#: Registers for anything, and one that keeps what it has between blocks. (What is computed lane by
+#: lane uses rax, rcx, rdx, rsi, rdi and r13.)
 TEMPORARY: Final = RAX
 SPARE: Final = RCX
-KEPT: Final = RDX
+KEPT: Final = R11
 
 
 class Needs(NamedTuple):

@@ -115,6 +115,8 @@ class _Assembly:
         slots = -(-WORD * self.scalar.slots // 64) * 64
         self.slots = Slots(Mem(RSP, disp=slots), ends.storage.size)
         self.homes = self._homes()
+        #: What is behind the function's end.
+        self.cold: list[Line] = list(self.scalar.cold)
 
     def _turns(self, block: LaneBlock) -> int:
         """How many vectors at a time leave their values in registers."""
@@ -125,7 +127,9 @@ class _Assembly:
         masks = pressure(block.code, kept, "kz") if isa.mask_registers else 0
         for turns in _UNROLL:
             most = turns * vectors + ends.accumulators(self.plan, turns)
-            if most <= len(isa.vectors) - 2 and turns * masks <= max(len(isa.mask_registers), masks):
+            if most <= len(isa.vectors) - 2 and turns * masks <= max(
+                len(isa.mask_registers), masks
+            ):
                 return turns
         return 1
 
@@ -157,7 +161,10 @@ class _Assembly:
     def _allocated(self, body: Body) -> list[Line]:
         masks = self.ends.isa.mask_registers
         storage = self.ends.storage
-        return LaneAllocator(body.code, self.homes, self.free, masks, storage, self.slots).run()
+        allocator = LaneAllocator(body.code, self.homes, self.free, masks, storage, self.slots)
+        lines = allocator.run()
+        self.cold += allocator.cold
+        return lines
 
     def _invariants(self) -> list[Line]:
         """What is made before the loop: numbers first, then what is computed of them."""
@@ -271,7 +278,7 @@ class _Assembly:
             *self._one_by_one(step, enter, leave),
         ]
         words = len(self.accumulators) * self.ends.storage.size // WORD
-        return Code(encode(lines + self.scalar.cold), self.row, lanes=words)
+        return Code(encode(lines + self.cold), self.row, lanes=words)
 
     def _rounding(self, lines: list[Line]) -> tuple[list[Line], list[Line]]:
         """What puts the caller's rounding mode and exceptions aside, and what brings them back.

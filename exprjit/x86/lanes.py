@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from ..ir.graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
 from .assembler import Label
+from .by_lane import ByLane
 from .instructions import INSTRUCTIONS, Instruction
 from .vectors import VECTORS
 
@@ -50,7 +51,7 @@ class Op(NamedTuple):
     with the role "rw", which is written here, the register that is read.
     """
 
-    instruction: Instruction | Here
+    instruction: Instruction | Here | ByLane
     operands: tuple[Any, ...]
     tied: int | None
     tag: object
@@ -213,6 +214,10 @@ class Lanes:
         """Add an instruction of the table of vectors; see `Op`."""
         self._group.append(Op(VECTORS[key], operands, tied, self.tag))
 
+    def emit_by_lane(self, operator: str, register: int, *sources: int) -> None:
+        """Compute what there are no instructions on vectors for."""
+        self._group.append(Op(ByLane(operator), (register, *sources), None, self.tag))
+
     def find(self, op: str, *args: Node) -> Node | None:
         """The node for ``op(args)`` if it is computed at all."""
         node = self.graph.find(op, *args)
@@ -321,7 +326,9 @@ def _hoist(code: list[Op], invariants: set[int]) -> tuple[list[Op], list[Op]]:
 
 def _is_vector(op: Op) -> bool:
     """Whether an instruction makes a vector of vectors; masks are too few to be kept."""
-    return all(kind in "xi" for kind in op.instruction.kinds)
+    return isinstance(op.instruction, Instruction) and all(
+        kind in "xi" for kind in op.instruction.kinds
+    )
 
 
 # Unrolling. ----------------------------------------------------------------------------------
@@ -374,7 +381,9 @@ def pressure(code: list[Op], alive: Iterable[int] = (), kinds: str = "x") -> int
         if to is not None:
             live.discard(to)
         reads = operands(item)
-        live.update(o for kind, role, o in reads if kind in kinds and role == "r" and o >= FIRST_LANE)
+        live.update(
+            o for kind, role, o in reads if kind in kinds and role == "r" and o >= FIRST_LANE
+        )
         if item.tied is not None and "x" in kinds:
             live.add(item.tied)
         most = max(most, len(live))
