@@ -17,6 +17,7 @@ import pytest
 from children import Child
 
 import exprjit
+from exprjit import array_run
 from exprjit.runtime import cpu, memory
 from exprjit.runtime.sweep import PIECE
 from exprjit.tools.generate import program
@@ -181,6 +182,27 @@ def test_every_length_and_offset(make: Callable[..., Any], length: int) -> None:
         assert list(piece) == by_row(f, columns)
         assert set(out[:offset]) | set(out[offset + length :]) == {99}
         check_all_kernels(g, columns)
+
+
+def test_results_that_go_around_the_cache(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(array_run, "outgrow_cache", lambda kinds, rows: True)
+    f = make("x * 3 - 50 / y", params=("x", "y"))
+    rng = random.Random(9)
+    x, y = numbers(rng, 200), numbers(rng, 200) | 1
+    wanted = by_row(f, [x, y])
+    for length in (*range(0, 40), 63, 64, 65, 130, 200):
+        for offset in range(0, 8, 3):
+            out = np.full(length + 16, 99)
+            f.map(x[:length], y[:length], out=out[offset : offset + length])
+            assert list(out[offset : offset + length]) == wanted[:length]
+            assert set(out[:offset]) | set(out[offset + length :]) == {99}
+    y[77] = 0
+    out = np.zeros(200, "int64")
+    with pytest.raises(ZeroDivisionError, match="in row 77"):
+        f.map(x, y, out=out)
+    assert list(out[:77]) == wanted[:77]
 
 
 # Columns. ----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ..language.operators import OPERATORS
 from . import reciprocals
 from .build import build
 from .facts import both
+from .fields import Field, field_node, join_fields, uses_of
 from .graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
 from .patterns import BITS, COUNT, MIN, Pattern, RuleList, Rules, by_width, computed, function
 from .rules import (
@@ -173,6 +174,15 @@ def _is_reduced(node: Node) -> bool:
     return node.op in _REDUCED and (node.args[1].op is CONST or node.op in FLOORING)
 
 
+def _joined(graph: Graph, fields: list[Field], made: dict[Node, Node]) -> Node:
+    """The disjunction of fields, whose sources have these nodes."""
+    nodes = [field_node(graph, field, made[field.source]) for field in fields]
+    joined = nodes[0]
+    for node in nodes[1:]:
+        joined = graph.make("bitor", joined, node)
+    return joined
+
+
 def _is_ordinary(divisor: Node) -> bool:
     return divisor.op is CONST and divisor.value > 2
 
@@ -195,8 +205,9 @@ def reduce(graph: Graph, overflow: str, native: frozenset[str], for_lanes: bool 
     native: operators to keep although the table has an expansion for them.  for_lanes: quotients
     by constants stay what they are.  Raises GraphTooLarge.
     """
-    if not any(map(_is_reduced, graph.nodes)):
+    if not any(map(_is_reduced, graph.nodes)) and not for_lanes:
         return graph
+    uses = uses_of(graph) if for_lanes else {}
     rules = (BY_MODE_FOR_LANES if for_lanes else BY_MODE)[overflow]
     kept = native | FLOORING if for_lanes else native
     new = Graph(graph.params, kept, rules, graph.most, graph.known)
@@ -223,7 +234,10 @@ def reduce(graph: Graph, overflow: str, native: frozenset[str], for_lanes: bool 
         elif node.op is CALL_IF:
             made[node] = new.call(*graph.externs[node.value], args[1:], args[0])
         else:
-            if for_lanes and node.op in FLOORING and not _is_ordinary(args[1]):
+            fields = join_fields(node, uses) if for_lanes and node.op == "bitor" else None
+            if fields is not None:
+                made[node] = _joined(new, fields, made)
+            elif for_lanes and node.op in FLOORING and not _is_ordinary(args[1]):
                 expansion = OPERATORS[node.op].expansion
                 assert expansion is not None
                 made[node] = expansion(new.make, *args)

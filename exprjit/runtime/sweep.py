@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any, Final, NamedTuple
 
 from exprjit.language.operators import MAX, MIN
-from exprjit.x86.rows import State
+from exprjit.x86.rows import ITEM_TYPES, SCALAR_COLUMN, State
 
 from .columns import Column
 
@@ -119,6 +119,23 @@ def run(
                 return _outcome(sweep, state, row)
             failed(row)
     return _outcome(sweep, state, None)
+
+
+def outgrow_cache(kinds: Sequence[str], rows: int) -> bool:
+    """Whether so many rows of columns and results of these types do not fit the last cache."""
+    size = sum(ITEM_TYPES[kind].size for kind in kinds if kind != SCALAR_COLUMN)
+    return size * rows > last_cache() * 2 // 3
+
+
+@cache
+def last_cache() -> int:
+    """The bytes of the cache before memory, 32 MiB where the system does not tell."""
+    try:
+        with open("/sys/devices/system/cpu/cpu0/cache/index3/size") as file:
+            text = file.read().strip()
+        return int(text.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}[text[-1]]
+    except (OSError, ValueError, KeyError, IndexError):
+        return 32 << 20
 
 
 def cores() -> int:

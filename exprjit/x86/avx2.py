@@ -184,7 +184,9 @@ def _shift(op: str) -> Lowering:
         value = s.value(source)
         if count.op is CONST:
             number = count.value & 63
-            if op == "sar":
+            if op == "shl" and number == 1:
+                s.emit("vpaddq256_xxx", register, value, value)
+            elif op == "sar":
                 _shift_right(s, value, number, register)
             else:
                 s.emit(KEYS.left if op == "shl" else KEYS.right, register, value, number)

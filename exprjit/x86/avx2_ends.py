@@ -114,7 +114,8 @@ def _map(plan: Plan, results: list[int], s: Needs) -> list[Op]:
     code: list[Op] = []
     for turn, value in enumerate(results):
         if plan.out == "int64":
-            code.append(op("vmovdqu256_mx", Mem(OUT, ROW, 8, 32 * turn), value))
+            key = "vmovntdq256_mx" if plan.streams else "vmovdqu256_mx"
+            code.append(op(key, Mem(OUT, ROW, 8, 32 * turn), value))
             continue
         size = 4 if plan.out.endswith("32") else 2 if plan.out.endswith("16") else 1
         _store_narrow(value, size, Mem(OUT, ROW, size, 4 * size * turn), s, code)

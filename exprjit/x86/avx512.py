@@ -12,12 +12,12 @@ from __future__ import annotations
 from typing import Final
 
 from ..ir.graph import CONST, Node
-from ..language.operators import LONG
+from ..language.operators import LONG, OPERATORS
 from .avx512_division import CONSTANT_LIMIT, double, fits, is_narrow
 from .avx512_division import VALUES as DIVISION
 from .avx512_logic import join_logic
 from .lane_arithmetic import Keys, by_lane, constant_power, moved_bits, upper_half
-from .lanes import Isa, Lanes, Lowering
+from .lanes import Form, Isa, Lanes, Lowering
 
 KEYS: Final = Keys(
     add="vpaddq512_xxx",
@@ -70,7 +70,7 @@ def to_mask(s: Lanes, value: int, mask: int) -> None:
     s.emit("vptestmq512_kxx", mask, value, value)
 
 
-def _compare(s: Lanes, node: Node, mask: int, within: int | None = None) -> None:
+def _compare(s: Lanes, node: Node | Form, mask: int, within: int | None = None) -> None:
     """A comparison; `within` is a mask outside of which the answer is no."""
     left, right = node.args
     letters, masks = ("k", (mask,)) if within is None else ("kk", (mask, within))
@@ -105,7 +105,7 @@ def _and_masks(s: Lanes, node: Node, mask: int) -> None:
     """The second comparison is made only where the first one holds, for nothing."""
     left, right = node.args
     for first, second in ((left, right), (right, left)):
-        if (second.op in _SIGNED or second.op in _UNSIGNED) and s.is_used_once(second):
+        if _is_comparison(second) and s.is_used_once(second):
             zero = second.args[1].op is CONST and second.args[1].value == 0
             if zero and second.op == "eq" and _is_masked(s, second.args[0]):
                 s.emit("kandnb_kkk", mask, s.mask(second.args[0]), s.mask(first))
@@ -122,7 +122,46 @@ def _of_masks(key: str) -> Lowering:
     return lower
 
 
-MASKS.update(bitand=_and_masks, bitor=_of_masks("korb_kkk"), bitxor=_of_masks("kxorb_kkk"))
+def _or_masks(s: Lanes, node: Node, mask: int) -> None:
+    """Not one of them: each opposite is looked for only where those before hold, for nothing."""
+    terms = _terms(s, node)
+    comparisons = [term for term in terms if _is_comparison(term) and s.is_used_once(term)]
+    if len(comparisons) < 2:
+        s.emit("korb_kkk", mask, *map(s.mask, node.args))
+        return
+    none: int | None = None
+    for term in (*(t for t in terms if t not in comparisons), *comparisons):
+        so_far, none = none, s.new()
+        if term in comparisons:
+            opposite = OPERATORS[term.op].negation
+            assert opposite is not None
+            _compare(s, Form(opposite, term.args), none, so_far)
+        elif so_far is None:
+            s.emit("knotb_kk", none, s.mask(term))
+        else:
+            s.emit("kandnb_kkk", none, s.mask(term), so_far)
+    assert none is not None
+    s.emit("knotb_kk", mask, none)
+
+
+def _terms(s: Lanes, node: Node) -> list[Node]:
+    """What a disjunction consists of, where its parts are needed for nothing else."""
+    found: list[Node] = []
+    work = [*node.args]
+    while work:
+        item = work.pop(0)
+        if item.op == "bitor" and s.is_used_once(item) and all(a.boolean for a in item.args):
+            work = [*item.args, *work]
+        else:
+            found.append(item)
+    return found
+
+
+def _is_comparison(node: Node) -> bool:
+    return node.op in _SIGNED or node.op in _UNSIGNED
+
+
+MASKS.update(bitand=_and_masks, bitor=_or_masks, bitxor=_of_masks("kxorb_kkk"))
 
 
 def _select(s: Lanes, node: Node, register: int) -> None:
@@ -162,6 +201,10 @@ def _neg(s: Lanes, node: Node, register: int) -> None:
 def _shift(all_lanes: str, each_lane: str, rotates: bool = False) -> Lowering:
     def lower(s: Lanes, node: Node, register: int) -> None:
         source, count = node.args
+        if node.op == "shl" and count.op is CONST and count.value & 63 == 1:
+            # Sums are made twice as fast as shifts.
+            s.emit("vpaddq512_xxx", register, s.value(source), s.value(source))
+            return
         if count.op is CONST:
             s.emit(f"{all_lanes}512_xxi", register, s.value(source), count.value & 63)
             return

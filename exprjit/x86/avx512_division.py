@@ -14,7 +14,7 @@ import struct
 from typing import Final
 
 from ..ir.graph import CONST, Node
-from .lanes import Lanes, Lowering
+from .lanes import Form, Lanes, Lowering
 
 #: Below these magnitudes one step is exact: dividends of constants, both operands.
 CONSTANT_LIMIT: Final = 1 << 49
@@ -40,7 +40,7 @@ def double(number: float) -> int:
 # By constants. -------------------------------------------------------------------------------
 
 
-def _quotient_by_constant(s: Lanes, node: Node, register: int) -> None:
+def _quotient_by_constant(s: Lanes, node: Node | Form, register: int) -> None:
     """div and floordiv by a constant of 3 or more that is no power of two."""
     dividend, divisor = node.args
     c = divisor.value
@@ -110,20 +110,10 @@ def _remainder_by_constant(s: Lanes, node: Node, register: int) -> None:
         quotient = s.value(same)
     else:
         quotient = s.new()
-        _quotient_by_constant(s, _As(op, node), quotient)  # type: ignore[arg-type]
+        _quotient_by_constant(s, Form(op, node.args), quotient)
     multiple = s.new()
     s.emit("vpmullq512_xxx", multiple, quotient, s.constant(divisor.value))
     s.emit("vpsubq512_xxx", register, s.value(dividend), multiple)
-
-
-class _As:
-    """A node as if it had another operator."""
-
-    __slots__ = ("args", "op")
-
-    def __init__(self, op: str, node: Node) -> None:
-        self.op = op
-        self.args = node.args
 
 
 # By variables. -------------------------------------------------------------------------------

@@ -141,7 +141,10 @@ def _map(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
     code = []
     for turn, value in enumerate(results):
         home = Mem(OUT, ROW, size, turn * 8 * size)
-        code.append(op(f"{key}_mkx", home, LIVE, value) if live else op(f"{key}_mx", home, value))
+        if live:
+            code.append(op(f"{key}_mkx", home, LIVE, value))
+        else:
+            code.append(op("vmovntdq512_mx" if plan.streams else f"{key}_mx", home, value))
     return code
 
 

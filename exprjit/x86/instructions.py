@@ -221,6 +221,7 @@ ROWS = [
     row("int3", "CC"),
     row("ud2", "0F 0B"),
     row("nop", "90"),
+    row("sfence", "0F AE F8", feature="sse"),
 
     # Floating point, for isqrt and for dividing. Upper parts of a destination are undefined.
     row("cvtsi2sd xmm, r/m64",       "F2 REX.W 0F 2A /r",       "w r", feature="sse2"),

@@ -42,6 +42,9 @@ FRAME: Final = R15
 #: At most so many vectors are done at a time.
 _UNROLL: Final = (4, 2, 1)
 
+#: For so many rows it pays to have results begin with a line of the cache.
+_WORTH_ALIGNING: Final = 2048
+
 #: Kernels whose code for a vector writes for all of its rows, whether they are there or not.
 _WHOLE: Final = ("mask", "bitmap", "indices")
 
@@ -269,6 +272,7 @@ class _Assembly:
             place(done),
             *self._found(load=False),
             *_zeroed(),
+            *([line("sfence")] if self.plan.streams else []),
             line("mov_rr", RAX, STOP),
             place(leave),
             *restore,
@@ -353,16 +357,35 @@ class _Assembly:
         ]
 
     def _aligned(self, enter: Label) -> list[Line]:
-        """Bits of a bitmap are written by the byte: those before the first whole one come first."""
-        if self.plan.kernel != "bitmap":
+        """The rows before results of vectors lie as is good: whole bytes of bits, lines of a cache.
+
+        Results that go around the cache have to.
+        """
+        plan = self.plan
+        if plan.kernel == "bitmap":
+            return [
+                line("test_ri", ROW, 7),
+                line("jcc_j", CC["e"], enter),
+                line("cmp_rr", ROW, STOP),
+                line("jcc_j", CC["ge"], enter),
+                line("lea_rm", LIMIT, Mem(ROW, disp=8)),
+                line("and_ri", LIMIT, -8),
+                line("jmp_j", self.some),
+            ]
+        if plan.kernel != "map" or plan.out != "int64":
             return []
         return [
-            line("test_ri", ROW, 7),
+            line("mov_rr", RAX, STOP),
+            line("sub_rr", RAX, ROW),
+            line("cmp_ri", RAX, 0 if plan.streams else _WORTH_ALIGNING),
+            line("jcc_j", CC["le"], enter),
+            line("mov_rm", RAX, word(State.OUT)),
+            line("lea_rm", RAX, Mem(RAX, ROW, 8)),
+            line("neg_r", RAX),
+            line("and_ri", RAX, 63),
+            line("shr_ri", RAX, 3),
             line("jcc_j", CC["e"], enter),
-            line("cmp_rr", ROW, STOP),
-            line("jcc_j", CC["ge"], enter),
-            line("lea_rm", LIMIT, Mem(ROW, disp=8)),
-            line("and_ri", LIMIT, -8),
+            line("lea_rm", LIMIT, Mem(RAX, ROW)),
             line("jmp_j", self.some),
         ]
 

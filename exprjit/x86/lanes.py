@@ -26,9 +26,16 @@ FIRST_LANE: Final = 32
 #: From here on they are what is the same for all rows.
 SHARED: Final = 1 << 20
 
+class Form(NamedTuple):
+    """What is computed as if there were such a node."""
+
+    op: str
+    args: tuple[Node, ...]
+
+
 #: What an invariant is: ("const", its 64 bits), ("pair", the bits of even and of odd lanes),
 #: ("iota",) for the numbers of the lanes, ("scalar", the column's position).
-Form = tuple[Any, ...]
+Invariant = tuple[Any, ...]
 
 
 class Here:
@@ -101,7 +108,7 @@ class LaneBlock(NamedTuple):
     code: list[Op]
     hoisted: list[Op]
     params: dict[int, int]
-    invariants: dict[Form, int]
+    invariants: dict[Invariant, int]
     value: int | None
     mask: int | None
     bails: list[int]
@@ -153,7 +160,7 @@ class Lanes:
         self.live = frozenset(self.nodes)
         self.values: dict[Node, int] = {}
         self.masks: dict[Node, int] = {}
-        self.invariants: dict[Form, int] = {}
+        self.invariants: dict[Invariant, int] = {}
         #: By the node that is computed together with another: the register of that.
         self.partners: dict[Node, int] = {}
         #: The divisors that are not 0 in rows that do not bail.

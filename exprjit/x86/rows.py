@@ -6,6 +6,9 @@ stop and gives the row where it ended: stop, or the row that the interpreter has
 on with the next one.
 
 What the kernel works on is in the state, one word each: see `State`.
+
+The items of a column lie one behind the other. Only the kernel of `rows_by_steps` takes them from
+wherever they are, which is what a ufunc's loop needs (ufunc_loop.py).
 """
 
 from __future__ import annotations
@@ -44,6 +47,11 @@ class State:
     COLUMNS: Final = 6
 
 
+def state_words(columns: int, behind: int = 0) -> int:
+    """How many words a state has; `behind`: how many the kernel needs behind the columns."""
+    return State.COLUMNS + columns + behind
+
+
 class ItemType(NamedTuple):
     """An integer type of an array's items: its size in bytes, its range, how it is loaded."""
 
@@ -79,12 +87,14 @@ class Plan(NamedTuple):
     """What a kernel is for.
 
     kernel: a key of `KERNELS`.  columns: by parameter a key of ITEM_TYPES, or SCALAR_COLUMN.
-    out: the type of the results of `map`.
+    out: the type of the results of `map`.  streams: whether results go around the cache, because
+    they would not fit there.
     """
 
     kernel: str
     columns: tuple[str, ...]
     out: str = "int64"
+    streams: bool = False
 
 
 #: How many more rows than there are `indices` needs room for.
@@ -114,6 +124,19 @@ def _map(plan: Plan) -> End:
         out = s.new()
         s.emit("mov_rm", out, word(State.OUT))
         s.emit(_STORES[size], Mem(out, ROW, size), value)
+
+    return end
+
+
+def _map_by_steps(plan: Plan, steps: int) -> End:
+    """The same, where the last of the steps, which begin at that word, is that of the results."""
+
+    def end(s: Selector, value: int) -> None:
+        row, distance, out = s.new(), s.new(), s.new()
+        s.emit("lea_rm", row, Mem(ROW))
+        s.emit("imul_rm", distance, word(steps + len(plan.columns)), tied=row)
+        s.emit("add_rm", out, word(State.OUT), tied=distance)
+        s.emit(_STORES[ITEM_TYPES[plan.out].size], Mem(out), value)
 
     return end
 
@@ -206,27 +229,42 @@ KERNELS: Final[dict[str, Callable[[Plan], End]]] = {
 # The loop. -----------------------------------------------------------------------------------
 
 
-def row_block(graph: Graph, plan: Plan, features: frozenset[str]) -> Block:
-    """The block for the row in `ROW`: loads, formula, and what becomes of the value."""
-    pointers: list[int] = []
+def row_block(graph: Graph, plan: Plan, features: frozenset[str], by_steps: bool = False) -> Block:
+    """The block for the row in `ROW`: loads, formula, and what becomes of the value.
+
+    by_steps: whether items lie as far apart as the state says; see `rows_by_steps`.
+    """
+    first = State.COLUMNS + len(plan.columns)
+    steps = state_words(len(plan.columns), len(graph.effects))
+    selectors: list[Selector] = []
 
     def end(s: Selector, value: int) -> None:
-        pointers.extend(s.new() for _ in plan.columns)
+        selectors.append(s)
         if graph.effects:
-            first = State.COLUMNS + len(plan.columns)
             s.log = Log(STATE, WORD * State.LOGGED, WORD * first)
             s.logged = frozenset(graph.effects)
-        KERNELS[plan.kernel](plan)(s, value)
+        store = _map_by_steps(plan, steps) if by_steps else KERNELS[plan.kernel](plan)
+        store(s, value)
 
     block = select(graph, SCALAR, features, end)
+    new = selectors[0].new
     loads = [_virtual("mov_mi", word(State.LOGGED), 0)] if graph.effects else []
     for position, value in block.params.items():
         kind, home = plan.columns[position], word(State.COLUMNS + position)
         if kind == SCALAR_COLUMN:
             loads.append(_virtual("mov_rm", value, home))
+            continue
+        size, _, _, load = ITEM_TYPES[kind]
+        pointer = new()
+        if by_steps:
+            row, distance = new(), new()
+            loads += [
+                _virtual("lea_rm", row, Mem(ROW)),
+                _virtual("imul_rm", distance, word(steps + position), tied=row),
+                _virtual("add_rm", pointer, home, tied=distance),
+                _virtual(load, value, Mem(pointer)),
+            ]
         else:
-            size, _, _, load = ITEM_TYPES[kind]
-            pointer = pointers[position]
             loads += [
                 _virtual("mov_rm", pointer, home),
                 _virtual(load, value, Mem(pointer, ROW, size)),
@@ -234,15 +272,31 @@ def row_block(graph: Graph, plan: Plan, features: frozenset[str]) -> Block:
     return block._replace(code=loads + block.code, params={})
 
 
-def _virtual(key: str, *operands: object) -> Virtual:
-    return Virtual(INSTRUCTIONS[key], operands, None, (), (), False, None)
+def _virtual(key: str, *operands: object, tied: int | None = None) -> Virtual:
+    return Virtual(INSTRUCTIONS[key], operands, tied, (), (), False, None)
 
 
 def rows(
     graph: Graph, plan: Plan, features: frozenset[str], order: Sequence[int] | None = None
 ) -> Code:
     """The kernel of a plan that takes the rows one by one."""
-    block = row_block(graph, plan, features)
+    return _kernel(row_block(graph, plan, features), len(graph.effects), order)
+
+
+def rows_by_steps(
+    graph: Graph, plan: Plan, features: frozenset[str], order: Sequence[int] | None = None
+) -> Code:
+    """The kernel of a `map` whose items lie anywhere, and may be the results of rows before.
+
+    Behind the words of `state_words` it needs the steps: how many bytes there are from an item to
+    the next, by column, and from result to result.
+    """
+    block = row_block(graph, plan, features, by_steps=True)
+    return _kernel(block, len(graph.effects), order)
+
+
+def _kernel(block: Block, log: int, order: Sequence[int] | None) -> Code:
+    """The loop around the block for a row."""
     usual = preferred(block) if order is None else order
     allowed = [register for register in usual if register not in RESERVED]
     allocation = allocate(block, {}, Mem(RSP), allowed)
@@ -269,4 +323,4 @@ def rows(
         line("ret"),
         *allocation.cold,
     ]
-    return Code(encode(lines), block, log=len(graph.effects))
+    return Code(encode(lines), block, log=log)

@@ -1,0 +1,76 @@
+"""Bits moved from place to place: what is joined means the same, and takes fewer shifts."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from graph_evaluator import EDGES, evaluate
+
+from exprjit.formula import Formula
+from exprjit.ir.build import build
+from exprjit.ir.graph import Graph
+from exprjit.ir.reductions import FLOORING, reduce
+
+pytestmark = pytest.mark.slow
+
+
+def for_lanes(source: str, overflow: str = "wrap") -> Graph:
+    program = Formula(source, ("x", "y"), overflow=overflow).program()
+    return reduce(build(program, overflow, FLOORING), overflow, frozenset(), for_lanes=True)
+
+
+def shifts(graph: Graph) -> int:
+    return sum(node.op in ("shl", "shr", "sar") for node in graph.live())
+
+
+def moves(rng: random.Random, depth: int) -> str:
+    """A random tree of shifts, masks and disjunctions."""
+    if depth == 0:
+        return rng.choice("xxy")
+    below = moves(rng, depth - 1)
+    kind = rng.randrange(5)
+    if kind == 0:
+        return f"({below} | {moves(rng, depth - 1)})"
+    if kind == 1:
+        ones = (1 << rng.randint(1, 33)) - 1 << rng.randint(0, 30)
+        return f"({below} & {rng.choice([ones, rng.getrandbits(63)])})"
+    return f"({below} {rng.choice(['<<', '>>', '>>>'])} {rng.randint(0, 63)})"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_joined_fields_mean_the_same(seed: int) -> None:
+    rng = random.Random(seed)
+    joined = 0
+    for _ in range(100):
+        source = f"{moves(rng, 4)} | {moves(rng, 4)}"
+        program = Formula(source, ("x", "y")).program()
+        before, after = build(program, "wrap"), for_lanes(source)
+        joined += shifts(after) < shifts(before)
+        for x in (*EDGES, rng.getrandbits(63), -rng.getrandbits(63)):
+            y = rng.choice(EDGES)
+            assert evaluate(after, (x, y)) == evaluate(before, (x, y)), source
+    assert joined >= 5
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        (
+            "r = x >> 11 & 31; g = x >> 5 & 63; b = x & 31;"
+            " (r << 3 | r >> 2) << 16 | (g << 2 | g >> 4) << 8 | b << 3 | b >> 2",
+            5,
+        ),
+        ("(x & 255) << 8 | (x & 0xff0000) << 8", 1),
+        ("(x >> 4 & 15) << 2 | (x >> 8 & 3) << 6", 1),
+        ("(x << 8 | y) << 8 | (x >>> 8 & 255)", 3),
+    ],
+)
+def test_each_distance_is_one_shift(source: str, count: int) -> None:
+    assert shifts(for_lanes(source)) == count
+
+
+def test_checked_shifts_stay() -> None:
+    """A shift whose overflow is looked at is needed as it is."""
+    graph = for_lanes("(x & 255) << 8 | (x & 0xff0000) << 8", "raise")
+    assert evaluate(graph, (0xFF00FF, 0)) == 0xFF00FF00
