@@ -72,7 +72,7 @@ class Avx2Ends:
             return [(VECTORS["vpbroadcastq256_xm"], (register, scalar), None)]
         if form[0] == "iota":
             return [
-                line("mov_ri", RAX, 0x03020100),
+                line("mov_ri", RAX, 0x03020100 + form[1] * 0x01010101),
                 (VECTORS["vmovq_xr"], (_LOW, RAX), None),
                 (VECTORS["vpmovzxbq256_xx"], (register, _LOW), None),
             ]
@@ -181,34 +181,29 @@ def _best(least: bool) -> Callable[[Plan, list[int], Needs], list[Op]]:
     return end
 
 
-def _row_numbers(turn: int, s: Needs, code: list[Op]) -> int:
-    """The numbers of the rows of a vector."""
-    first, all_, rows = s.new(), s.new(), s.new()
-    code += [
-        op("vmovq_xr", first, ROW),
-        op("vpbroadcastq256_xx", all_, first),
-        op("vpaddq256_xxx", rows, all_, s.invariant("iota")),
-    ]
-    if turn:
-        later = s.new()
-        code.append(op("vpaddq256_xxx", later, rows, s.invariant("const", 4 * turn)))
-        rows = later
-    return rows
+def _row_numbers(turns: int, s: Needs, code: list[Op]) -> list[int]:
+    """The numbers of the rows, a register for each vector."""
+    first, all_, found = s.new(), s.new(), []
+    code += [op("vmovq_xr", first, ROW), op("vpbroadcastq256_xx", all_, first)]
+    for turn in range(turns):
+        found.append(s.new())
+        code.append(op("vpaddq256_xxx", found[-1], all_, s.invariant("iota", 4 * turn)))
+    return found
 
 
 def _arg_best(least: bool) -> Callable[[Plan, list[int], Needs], list[Op]]:
     def end(plan: Plan, results: list[int], s: Needs) -> list[Op]:
         code: list[Op] = []
         half = len(s.accumulators) // 2
+        numbers = _row_numbers(len(results), s, code)
         for turn, value in enumerate(results):
             best, row = s.accumulators[turn], s.accumulators[half + turn]
             better = s.new()
             pair = (best, value) if least else (value, best)
             code.append(op("vpcmpgtq256_xxx", better, *pair))
-            rows = _row_numbers(turn, s, code)
             code += [
                 op("vblendvpd256_xxxx", best, best, value, better),
-                op("vblendvpd256_xxxx", row, row, rows, better),
+                op("vblendvpd256_xxxx", row, row, numbers[turn], better),
             ]
         return code
 

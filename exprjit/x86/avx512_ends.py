@@ -90,7 +90,7 @@ class Avx512Ends:
             return [(VECTORS["vpbroadcastq512_xm"], (register, scalar), None)]
         if form[0] == "iota":
             return [
-                line("mov_ri", RAX, 0x0706050403020100),
+                line("mov_ri", RAX, 0x0706050403020100 + form[1] * 0x0101010101010101),
                 (VECTORS["vmovq_xr"], (_LOW, RAX), None),
                 (VECTORS["vpmovzxbq512_xx"], (register, _LOW), None),
             ]
@@ -196,24 +196,21 @@ def _best(key: str) -> Any:
     return end
 
 
-def _row_numbers(turn: int, s: Needs, code: list[Op]) -> int:
-    """The numbers of the rows of a vector."""
-    first, rows = s.new(), s.new()
-    code += [
-        op("vpbroadcastq512_xr", first, ROW),
-        op("vpaddq512_xxx", rows, first, s.invariant("iota")),
-    ]
-    if turn:
-        later = s.new()
-        code.append(op("vpaddq512_xxx", later, rows, s.invariant("const", 8 * turn)))
-        rows = later
-    return rows
+def _row_numbers(turns: int, s: Needs, code: list[Op]) -> list[int]:
+    """The numbers of the rows, a register for each vector."""
+    first, found = s.new(), []
+    code.append(op("vpbroadcastq512_xr", first, ROW))
+    for turn in range(turns):
+        found.append(s.new())
+        code.append(op("vpaddq512_xxx", found[-1], first, s.invariant("iota", 8 * turn)))
+    return found
 
 
 def _arg_best(predicate: int) -> Any:
     def end(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
         code: list[Op] = []
         half = len(s.accumulators) // 2
+        numbers = _row_numbers(len(results), s, code)
         for turn, value in enumerate(results):
             best, row = s.accumulators[turn], s.accumulators[half + turn]
             better = s.new()
@@ -221,10 +218,9 @@ def _arg_best(predicate: int) -> Any:
                 code.append(op("vpcmpq512_kkxxi", better, LIVE, value, best, predicate))
             else:
                 code.append(op("vpcmpq512_kxxi", better, value, best, predicate))
-            rows = _row_numbers(turn, s, code)
             code += [
                 op("vmovdqa64z_xkx", best, better, value),
-                op("vmovdqa64z_xkx", row, better, rows),
+                op("vmovdqa64z_xkx", row, better, numbers[turn]),
             ]
         return code
 
@@ -256,8 +252,9 @@ def _indices(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
     code: list[Op] = []
     any_ = _joined("korb_kkk", results, s, code)
     code += [op("kortestb_kk", any_, any_), op("jcc_j", CC["e"], none)]
-    for turn, mask in enumerate(results):
-        rows, chosen = _row_numbers(turn, s, code), s.new()
+    numbers = _row_numbers(len(results), s, code)
+    for mask, rows in zip(results, numbers, strict=True):
+        chosen = s.new()
         code += [
             op("vpcompressq512_xzx", chosen, mask, rows),
             op("vmovdqu64z_mx", Mem(OUT, KEPT, 8), chosen),

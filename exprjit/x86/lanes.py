@@ -34,7 +34,7 @@ class Form(NamedTuple):
 
 
 #: What an invariant is: ("const", its 64 bits), ("pair", the bits of even and of odd lanes),
-#: ("iota",) for the numbers of the lanes, ("scalar", the column's position).
+#: ("iota", n) for the numbers of the lanes from n on, ("scalar", the column's position).
 Invariant = tuple[Any, ...]
 
 

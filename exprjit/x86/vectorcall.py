@@ -22,7 +22,7 @@ _SPILLS: Final = -2
 
 
 class CallTargets(NamedTuple):
-    """What code for Python calls refers to (runtime/pycall.py says what the last three do).
+    """What code for Python calls refers to (runtime/pycall.py says what the last four do).
 
     Addresses, but for type_offset: where in an object the pointer to its type is.
     """
@@ -35,6 +35,7 @@ class CallTargets(NamedTuple):
     slow: int
     bail: int
     failed: int
+    arrays: int
 
 
 def python_call(
@@ -46,9 +47,9 @@ def python_call(
     """``PyObject *f(PyObject *callable, PyObject *const *args, size_t nargsf, PyObject *kwnames)``.
 
     The vectorcall protocol (PEP 590).  Arguments are unboxed into the frame in order; what
-    is not exactly the expected number of objects of type int is handed to `targets.slow` as
-    it came, so that no code of the user's runs here.  A formula that bails gives the unboxed
-    values to `targets.bail`.
+    is not exactly the expected number of objects of type int is handed to `targets.slow` or
+    `targets.arrays` as it came, so that no code of the user's runs here.  A formula that bails
+    gives the unboxed values to `targets.bail`.
     """
     count = len(graph.params)
     logged = graph.replayed()
@@ -181,7 +182,7 @@ def _unbox(layout: _Layout, keep: bool, saved: tuple[int, ...], targets: CallTar
         if position < count - 1:
             seldom.append(line("jmp_j", failed))
     if count:
-        for label, target in ((failed, targets.failed), (unusual, targets.slow)):
+        for label, target in ((failed, targets.failed), (unusual, targets.arrays)):
             seldom += [
                 place(label),
                 line("mov_rm", RDI, layout.callable),
