@@ -25,11 +25,12 @@ from exprjit.x86.listing import asm
 ROOT = Path(__file__).parent.parent
 
 
-def test_the_examples_of_the_readme_do_what_it_says() -> None:
-    # One test, since each example goes on where the one before it ended.
+@pytest.mark.parametrize(("page", "count"), [("README.md", 10), ("docs/arrays.md", 1)])
+def test_the_examples_do_what_is_said_of_them(page: str, count: int) -> None:
+    # One test a page, since each example goes on where the one before it ended.
     sybil = Sybil(parsers=[PythonCodeBlockParser(doctest_optionflags=ELLIPSIS)])
-    examples = list(sybil.parse(ROOT / "README.md").examples())
-    assert len(examples) > 10
+    examples = list(sybil.parse(ROOT / page).examples())
+    assert len(examples) > count
     for example in examples:
         example.evaluate()
 
@@ -106,10 +107,11 @@ def test_the_internals_show_the_machine_code_as_it_is(internals: str) -> None:
     assert indented(str(asm(code.encoded, f.source))) in internals
 
 
-def test_the_promises_name_tests_that_exist() -> None:
-    text = (ROOT / "docs" / "runtime.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("page", "count"), [("runtime", 30), ("arrays", 10)])
+def test_the_promises_name_tests_that_exist(page: str, count: int) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if line.startswith("| ") and "::" in line]
-    assert len(rows) > 30
+    assert len(rows) > count
     for name in re.findall(r"`(\w+::\w+)`", "\n".join(rows)):
         file, test = name.split("::")
         assert f"\ndef {test}(" in (ROOT / "tests" / f"{file}.py").read_text(encoding="utf-8"), name
