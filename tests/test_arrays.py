@@ -119,6 +119,7 @@ def check_all_kernels(f: Any, columns: list[Any], where: Any = None) -> None:
 # Values. -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overflow", ["wrap", "raise"])
 @pytest.mark.parametrize(
     "source",
@@ -168,6 +169,7 @@ def test_generated_programs(make: Callable[..., Any], seed: int) -> None:
         check_all_kernels(f, columns, where)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [*range(0, 35), 63, 64, 65, 127, 128, 129, 130, 1000])
 def test_every_length_and_offset(make: Callable[..., Any], length: int) -> None:
     f = make("x * 3 - y")
@@ -556,6 +558,7 @@ def guarded() -> Iterator[Callable[[int, bool], Any]]:
         libc.mprotect(ctypes.c_void_p(base + place), page, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at_start", [False, True])
 def test_nothing_outside_the_arrays_is_touched(
     make: Callable[..., Any], guarded: Callable[[int, bool], Any], at_start: bool
