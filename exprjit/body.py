@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from . import compiler
 from .errors import ExprError, ExprValueError, JitUnavailableError
 from .formula import Formula
 from .language.arguments import to_longs
 from .runtime import pycall
-from .runtime.columns import is_columnar
+from .runtime.columns import is_columnar, numpy
 
 if TYPE_CHECKING:
+    from weakref import ref
+
     from .array_code import Task
     from .ir.graph import Graph
     from .runtime.sweep import Sweep
@@ -43,12 +46,17 @@ class Body:
         "entries",
         "features",
         "formula",
+        "function",
         "kernel",
         "options",
         "reason",
         "runner",
         "sweeps",
+        "ufunc",
     )
+
+    #: Gives the function of a source and the keywords of `compile`; function.py says how.
+    restored: ClassVar[Callable[[str, dict[str, Any]], Any]]
 
     def __init__(
         self,
@@ -70,13 +78,21 @@ class Body:
         self.runner: Callable[..., int] | None = None
         #: What runs over arrays, by what it computes there; made when first asked for.
         self.sweeps: dict[Task, Sweep] | None = None
+        #: The formula's `numpy.ufunc`, made when first asked for.
+        self.ufunc: Any = None
+        #: The function, if it could answer calls with arrays by itself and does not do so yet.
+        self.function: ref[Any] | None = None
 
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Answer a call that the machine code handed over: keywords, arrays, wrong arguments."""
         formula = self.formula
         bound = formula.bind(args, kwargs)
         if any(map(is_columnar, bound)):
-            return self.over_arrays("map", bound, {}, {})
+            again = self.sweeps is not None
+            answer = self.over_arrays("map", bound, {}, {})
+            if again and self.function is not None:
+                self._hasten(bound)
+            return answer
         values = to_longs(formula.params, bound)
         if self.code is None:
             return formula.interpret(*values)
@@ -84,6 +100,21 @@ class Body:
             # It never gets what its "slow" field would have to answer.
             self.runner = _runner_type().new(self.code.address, None, formula.interpret)
         return self.runner(*values)
+
+    def _hasten(self, columns: Sequence[Any]) -> None:
+        """Let arrays of NumPy, if some of these are such, be answered by the ufunc from now on.
+
+        It is more code to compile, so there should have been arrays before. Where C functions are
+        called it cannot be, as what the ufunc has no answer for is computed again.
+        """
+        loaded = numpy()
+        if loaded is None or all(type(column) is not loaded.ndarray for column in columns):
+            return
+        function = None if self.function is None else self.function()
+        self.function = None
+        if function is not None and not self.formula.externs:
+            with suppress(ExprError, MemoryError):
+                function._answer_arrays()
 
     def key(self) -> tuple[object, ...]:
         """What makes a function equal to another."""
@@ -184,7 +215,7 @@ class _Runner:
 
 @cache
 def _runner_type() -> pycall.NativeType:
-    return pycall.native_type("exprjit.Runner", _Runner, pycall.FIRST_FIELDS, "")
+    return pycall.native_type("exprjit.Runner", _Runner, pycall.FIRST_FIELDS, "", ("arrays",))
 
 
 class LazyBody(Body):

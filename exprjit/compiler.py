@@ -63,6 +63,7 @@ def targets() -> vectorcall.CallTargets:
         slow=entries.slow,
         bail=entries.bail,
         failed=entries.failed,
+        arrays=entries.arrays,
     )
 
 

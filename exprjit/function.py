@@ -75,6 +75,30 @@ class Function(ArrayMethods):
         body = self._body
         return compile(self.source, **{**body.keywords(), **body.formula.partly_bound(values)})
 
+    @property
+    def ufunc(self) -> Any:
+        """The formula as a `numpy.ufunc` of int64, the same as long as the function lives.
+
+        It can do what NumPy's own can: broadcasting, `out=`, `where=`, `reduce`, `accumulate`,
+        `reduceat`, `outer`, `at`; and pandas, Polars, xarray and Dask take it. Each call runs in
+        one thread. It outlives the function, and is pickled by source and options.
+
+        A row that fails raises its error; what `out` holds then is unspecified. Where there is no
+        machine code, the results are arrays of objects.
+
+        Raises ExprValueError for a formula with no parameters, or with more than NumPy allows (63;
+        31 before NumPy 2), and ModuleNotFoundError without NumPy.
+        """
+        from .ufuncs import make_ufunc
+
+        body = self._body
+        if body.ufunc is None:
+            made = make_ufunc(body, _restored_ufunc)
+            # Another thread may have been as quick.
+            if body.ufunc is None:
+                body.ufunc = made
+        return body.ufunc
+
     # Nothing about a function can change, so it is its own copy, as a Python function is.
     def __copy__(self) -> Function:
         return self
@@ -87,10 +111,23 @@ class Function(ArrayMethods):
         body.formula.check_portable()
         return _restored, (self.source, body.keywords())
 
+    def __dask_tokenize__(self) -> tuple[Any, ...]:
+        """What Dask names collections by: equal for equal functions, in all processes."""
+        keywords = self._body.keywords()
+        return "exprjit.Function", self.source, tuple(sorted(map(repr, keywords.items())))
+
 
 def _restored(source: str, keywords: dict[str, Any]) -> Function:
     """A function that was pickled."""
     return compile(source, **keywords)
+
+
+Body.restored = staticmethod(_restored)
+
+
+def _restored_ufunc(source: str, keywords: dict[str, Any]) -> Any:
+    """A ufunc that was pickled."""
+    return compile(source, **keywords).ufunc
 
 
 _DOC = _ClassText(
@@ -104,7 +141,7 @@ Function.__signature__ = _ClassText(signature, None)  # type: ignore[attr-define
 
 
 class _Native(Function):
-    """The base of the native type; its instances have the fields "slow" and "bail"."""
+    """The base of the native type; its instances have the fields "slow", "bail" and "arrays"."""
 
     __slots__ = ()
 
@@ -115,6 +152,12 @@ class _Native(Function):
     def _body(self) -> Body:
         return self.slow
 
+    def _answer_arrays(self) -> None:
+        """Let calls with NumPy's arrays go straight to the ufunc, if that is machine code."""
+        native, ufunc = native_type(), self.ufunc
+        if not isinstance(native, str) and "O" not in ufunc.types[0]:
+            native.set_field(self, "arrays", ufunc)
+
 
 @cache
 def native_type() -> pycall.NativeType | str:
@@ -123,7 +166,8 @@ def native_type() -> pycall.NativeType | str:
     Raises PyCallError where there is none now.
     """
     try:
-        made = pycall.native_type("exprjit.Function", _Native, pycall.FIRST_FIELDS, "")
+        fields = pycall.FIRST_FIELDS
+        made = pycall.native_type("exprjit.Function", _Native, fields, "", ("arrays",))
     except pycall.PyCallError as error:
         if error.passing:
             raise
@@ -317,6 +361,7 @@ def _with_machine_code(formula: Formula, options: Options, settings: compiler.Se
     formula.forget_tree()
     body = Body(formula, options, features, code, None)
     function = native.new(code.address, body, formula.interpret)
+    body.function = ref(function)
     return function
 
 

@@ -481,7 +481,7 @@ def test_the_walk_notices_a_store_outside_the_frame() -> None:
         Walk(encode([line("push_r", RAX), line("ret")]).code)
 
 
-TARGETS = vectorcall.CallTargets(8, *[0x7F00_0000_0000 + 0x1000 * n for n in range(7)])
+TARGETS = vectorcall.CallTargets(8, *[0x7F00_0000_0000 + 0x1000 * n for n in range(8)])
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 5, 6, 7, 20])

@@ -20,7 +20,9 @@ Interpret = Callable[..., int]
 def _c_types() -> dict[str, Any]:
     import ctypes
 
-    return {kind: getattr(ctypes, f"c_{kind}", ctypes.c_uint8) for kind in ITEM_TYPES}
+    # What is in a column of bools is a byte to the machine code, too.
+    names = {kind: "uint8" if kind == "bool" else kind for kind in ITEM_TYPES}
+    return {kind: getattr(ctypes, f"c_{name}") for kind, name in names.items()}
 
 
 def read(kind: str, address: int, row: int) -> int:

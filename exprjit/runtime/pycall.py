@@ -9,6 +9,9 @@ The entry handles the ordinary call and hands over whatever is unusual:
 
 - it jumps to `slow` with its own arguments untouched; the object in the field "slow" is called
   with them and answers;
+- it jumps to `arrays` in the same way if just the types of the arguments are unusual; arrays of
+  NumPy go to the object in the field "arrays", a ufunc, if there is one yet, and all else, with
+  what that one cannot answer, goes on to `slow`;
 - after PyLong_AsLong has failed, it jumps to `failed` in the same way: TypeError and OverflowError
   go on to `slow`, every other exception (`__index__` is arbitrary Python) is the call's outcome;
 - it calls `bail` with the unboxed values where only the interpreter can answer; the object in the
@@ -62,16 +65,18 @@ class NativeType:
         type: the type. Instances have the methods and properties of its base, their fields as
             read-only attributes, and nothing else; Python code can neither make nor subclass it.
         fields: the names of the fields, in the order that `new` takes them.
+        later: the names of those that `set_field` gives their values; till then they are None.
     """
 
-    __slots__ = ("_allocate", "_set_entry", "_setters", "fields", "type")
+    __slots__ = ("_allocate", "_later", "_set_entry", "_setters", "fields", "later", "type")
 
-    def __init__(self, made: type, fields: tuple[str, ...]) -> None:
+    def __init__(self, made: type, fields: tuple[str, ...], later: tuple[str, ...]) -> None:
         from ctypes import PYFUNCTYPE, c_ssize_t, py_object
 
         prototype = PYFUNCTYPE(py_object, py_object, c_ssize_t)
         self.type = made
         self.fields = fields
+        self.later = later
         self._allocate: Callable[[type, int], Any] = prototype(symbols()["PyType_GenericAlloc"])
         # The type was made with a second, writable set of members. Taken out of the type they are
         # ours alone, and the quickest way to store a reference with its count.
@@ -81,10 +86,13 @@ class NativeType:
         self._setters: list[Callable[[object, object], None]] = [
             member.__set__ for member in taken[1:]
         ]
+        self._later: dict[str, Callable[[object, object], None]] = {
+            name: _take(made, f"set {name}").__set__ for name in later
+        }
 
     def offset(self, field: str) -> int:
         """Where in an instance the pointer to the value of `field` is, in bytes."""
-        return SLOW + 8 * self.fields.index(field)
+        return SLOW + 8 * (*self.fields, *self.later).index(field)
 
     def new(self, entry: int, *values: object) -> Any:
         """A new instance.
@@ -110,6 +118,10 @@ class NativeType:
         """Let another vectorcall function answer the calls of `instance` from now on."""
         self._set_entry(instance, entry)
 
+    def set_field(self, instance: object, field: str, value: object) -> None:
+        """Give a field of `later` its value, once: machine code may be using it from then on."""
+        self._later[field](instance, value)
+
 
 def _take(made: type, name: str) -> Any:
     """Remove an attribute from a type and return it."""
@@ -118,7 +130,9 @@ def _take(made: type, name: str) -> Any:
     return attribute
 
 
-def native_type(name: str, base: type, fields: Iterable[str], doc: str) -> NativeType:
+def native_type(
+    name: str, base: type, fields: Iterable[str], doc: str, later: Iterable[str] = ()
+) -> NativeType:
     """Make a type of natively called objects.
 
     Args:
@@ -127,13 +141,15 @@ def native_type(name: str, base: type, fields: Iterable[str], doc: str) -> Nativ
             the methods and properties. It can be changed as long as the type lives.
         fields: names of the fields; the first are FIRST_FIELDS.
         doc: its docstring.
+        later: names of fields behind these, which have no value at first. Where entries jump to the
+            stub `arrays`, FIRST_FIELDS and then "arrays" are the first of all.
 
     Raises:
         TypeError: the base or the fields are not as they must be.
         PyCallError: this Python is not as expected; nothing was made.
     """
-    fields = tuple(fields)
-    if fields[:2] != FIRST_FIELDS or len(set(fields)) != len(fields):
+    fields, later = tuple(fields), tuple(later)
+    if fields[:2] != FIRST_FIELDS or len({*fields, *later}) != len(fields + later):
         raise TypeError(f"fields must be different and begin with {FIRST_FIELDS}, not {fields}")
     bare = base.__basicsize__, base.__dictoffset__, base.__weakrefoffset__
     if bare != (object.__basicsize__, 0, 0) or type(base) is not type:
@@ -141,7 +157,7 @@ def native_type(name: str, base: type, fields: Iterable[str], doc: str) -> Nativ
     if any("__call__" in vars(parent) for parent in base.__mro__):
         raise TypeError(f"{base.__name__} has a __call__, which would take the place of ours")
     functions = symbols()
-    made = NativeType(_from_spec(name, base, fields, doc, functions), fields)
+    made = NativeType(_from_spec(name, base, fields + later, doc, functions), fields, later)
     _check_layout(made)
     _check_call(made)
     return made
@@ -228,10 +244,14 @@ def _check_layout(native: NativeType) -> None:
     """
     from ctypes import c_void_p
 
-    values = [[field] for field in native.fields]
+    names = native.fields + native.later
+    values = [[field] for field in names]
     counts = [sys.getrefcount(value) for value in values]
     made = native.type
-    instance = native.new(1, *values)
+    instance = native.new(1, *values[: len(native.fields)])
+    empty = [getattr(instance, field) for field in native.later]
+    for field in native.later:
+        native.set_field(instance, field, values[names.index(field)])
     tests = {
         "types": all(
             c_void_p.from_address(id(value) + TYPE).value == id(type(value))
@@ -240,11 +260,12 @@ def _check_layout(native: NativeType) -> None:
         "size": made.__basicsize__ == SLOW + 8 * len(values),
         "flags": made.__flags__ & (HAVE_VECTORCALL | HAVE_GC) == HAVE_VECTORCALL | HAVE_GC,
         "dict": not hasattr(instance, "__dict__"),
-        "fields": all(getattr(instance, f) is v for f, v in zip(native.fields, values)),  # noqa: B905
+        "fields": all(getattr(instance, name) is value for name, value in zip(names, values)),  # noqa: B905
+        "empty fields": empty == [None] * len(native.later),
         "entry": c_void_p.from_address(id(instance) + VECTORCALL).value == 1,
         "offsets": all(
             c_void_p.from_address(id(instance) + native.offset(field)).value == id(value)
-            for field, value in zip(native.fields, values)  # noqa: B905
+            for field, value in zip(names, values)  # noqa: B905
         ),
         "collector": gc.is_tracked(instance)
         and sorted(map(id, gc.get_referents(instance))) == sorted(map(id, [made, *values])),

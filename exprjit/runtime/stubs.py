@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import sys
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from exprjit.runtime import memory
 from exprjit.runtime.pages import SHORTAGES, why_not_loaded
 from exprjit.x86.assembler import Label, Line, encode, line, place
 from exprjit.x86.registers import (
     CC_E,
+    CC_G,
     CC_GE,
+    CC_L,
     CC_NE,
     R12,
     R13,
@@ -42,16 +44,22 @@ VECTORCALL = object.__basicsize__
 WEAKLIST = VECTORCALL + 8
 SLOW = WEAKLIST + 8
 BAIL = SLOW + 8
+#: What the stub `arrays` calls, in types whose entries use it; NULL where there is nothing yet.
+ARRAYS = BAIL + 8
 
-#: The C functions used here and by the entries; all are in the stable ABI of every supported
-#: version but the last, which Python 3.10 does not export.
+#: The C functions used here, by the entries and by ufunc.py; all are in the stable ABI of every
+#: supported version but the last, which Python 3.10 does not export.
 FUNCTIONS = (
     "PyLong_AsLong PyLong_FromLong PyErr_Occurred PyErr_ExceptionMatches PyErr_Clear "
-    "PyObject_Call PyTuple_New PyTuple_SetItem PyTuple_GetItem PyTuple_Size PyDict_New "
-    "PyDict_SetItem Py_IncRef Py_DecRef PyType_FromSpecWithBases PyType_GenericAlloc "
-    "PyType_GetSlot PyVectorcall_Call PyObject_Vectorcall"
+    "PyObject_Call PyObject_GetAttr PyTuple_New PyTuple_SetItem PyTuple_GetItem PyTuple_Size "
+    "PyDict_New PyDict_SetItem Py_IncRef Py_DecRef PyType_FromSpecWithBases PyType_GenericAlloc "
+    "PyType_GetSlot PyVectorcall_Call PyGILState_Ensure PyGILState_Release PyCapsule_GetPointer "
+    "PyObject_GC_Track PyObject_Vectorcall"
 ).split()
 OPTIONAL = {"PyObject_Vectorcall"}
+
+#: Arrays with more items than this are for threads (sweep.py), and for signal handlers in between.
+MOST_ITEMS = 1 << 18
 
 
 class PyCallError(Exception):
@@ -93,6 +101,27 @@ def symbols() -> Mapping[str, int]:
     return found
 
 
+def new_reference(value: object) -> int:
+    """The address of an object, with a reference to it that nobody gives back by himself."""
+    from ctypes import PYFUNCTYPE, py_object
+
+    PYFUNCTYPE(None, py_object)(symbols()["Py_IncRef"])(value)
+    return id(value)
+
+
+@cache
+def array_type() -> Any:
+    """Where `numpy.ndarray` is told to the stub `arrays` when there is one: a c_void_p.
+
+    Functions are called to the very end of the interpreter, so it lives for ever.
+    """
+    from ctypes import c_void_p
+
+    place = c_void_p()
+    new_reference(place)  # for ever
+    return place
+
+
 # The stubs.
 
 
@@ -104,11 +133,14 @@ class Stubs(NamedTuple):
         bail: called as PyObject *bail(PyObject *callable, const int64_t *values, Py_ssize_t n);
             returns what the entry returns: a new reference, or NULL with an exception set.
         failed: jumped to as `slow` is, with the exception of PyLong_AsLong set.
+        arrays: jumped to as `slow` is, with as many arguments as there are parameters, of which
+            some are no ints, and no keywords.
     """
 
     slow: int
     bail: int
     failed: int
+    arrays: int
 
 
 def call(address: int) -> tuple[Line, Line]:
@@ -118,14 +150,15 @@ def call(address: int) -> tuple[Line, Line]:
 
 def assemble(functions: Mapping[str, int]) -> tuple[bytes, Stubs]:
     """The code of the stubs, calling these C functions, and where in it they begin."""
-    slow, bail, failed = Label("slow"), Label("bail"), Label("failed")
+    slow, bail, failed, arrays = map(Label, Stubs._fields)
     # `failed` runs on into `slow`.
     lines = [place(failed), line("endbr64"), *_failed(functions), place(slow), line("endbr64")]
     lines += _slow(functions) if "PyObject_Vectorcall" in functions else _slow_by_tuple(functions)
     lines += [place(bail), line("endbr64"), *_bail(functions)]
+    lines += [place(arrays), line("endbr64"), *_arrays(functions, slow)]
     encoded = encode(lines)
     at = encoded.labels
-    return encoded.code, Stubs(at[slow], at[bail], at[failed])
+    return encoded.code, Stubs(at[slow], at[bail], at[failed], at[arrays])
 
 
 def _failed(functions: Mapping[str, int]) -> Iterable[Line]:
@@ -296,6 +329,131 @@ def _bail(functions: Mapping[str, int]) -> Iterable[Line]:
     yield place(leave)
     yield from (line("pop_r", register) for register in reversed(saved))
     yield line("ret")
+
+
+def _arrays(functions: Mapping[str, int], slow: Label) -> Iterable[Line]:
+    """Call the object in "arrays", a ufunc, if the arguments are ints and NumPy's own arrays.
+
+    It has the answer if it gives such an array too. Numbers (for arrays without dimensions), errors
+    (floats, shapes that do not fit, rows that fail) and great arrays are for `slow`, so calling
+    twice must do no harm.
+
+    rbx: the instance; r12: args; r13: how many; rbp: numpy.ndarray, then its answer or the tuple of
+    arguments; r14: a number of items; r15: a counter.
+    """
+    ordinary, failed, leave = map(Label, "ordinary failed leave".split())
+    saved = (RBX, RBP, R12, R13, R14, R15)
+    restore = [line("add_ri", RSP, 8), *(line("pop_r", register) for register in reversed(saved))]
+    yield line("cmp_mi", Mem(RDI, disp=ARRAYS), 0)
+    yield line("jcc_j", CC_E, slow)
+    yield from (line("push_r", register) for register in saved)
+    yield line("sub_ri", RSP, 8)
+    yield line("mov_rr", RBX, RDI)
+    yield line("mov_rr", R12, RSI)
+    yield line("mov_rr", R13, RDX)
+    yield from _look(functions, failed, ordinary)
+    yield from _answer(functions, failed)
+    yield line("mov_rr", RBP, RAX)
+    yield line("test_rr", RAX, RAX)
+    yield line("jcc_j", CC_E, failed)
+    yield from _array_type(RCX)
+    yield line("cmp_mr", Mem(RAX, disp=TYPE), RCX)
+    yield line("jcc_j", CC_E, leave)
+    yield line("mov_rr", RDI, RAX)
+    yield from call(functions["Py_DecRef"])
+    yield place(ordinary)
+    yield line("mov_rr", RDI, RBX)
+    yield line("mov_rr", RSI, R12)
+    yield line("mov_rr", RDX, R13)
+    yield line("xor32_rr", RCX, RCX)
+    yield from restore
+    yield line("jmp_j", slow)
+    yield place(failed)
+    yield line("mov_ri", RDI, id(Exception))
+    yield from call(functions["PyErr_ExceptionMatches"])
+    yield line("xor32_rr", RBP, RBP)
+    yield line("test32_rr", RAX, RAX)
+    yield line("jcc_j", CC_E, leave)  # an interrupt: that is the outcome
+    yield from call(functions["PyErr_Clear"])
+    yield line("jmp_j", ordinary)
+    yield place(leave)
+    yield line("mov_rr", RAX, RBP)
+    yield from restore
+    yield line("ret")
+
+
+def _look(functions: Mapping[str, int], failed: Label, ordinary: Label) -> Iterable[Line]:
+    """Go to `ordinary` if some of the r13 arguments at r12 are no ints nor small arrays."""
+    item, array, next_ = map(Label, "item array next".split())
+    yield from _array_type(RBP)
+    yield line("xor32_rr", R15, R15)
+    yield place(item)
+    yield line("mov_rm", RDI, Mem(R12, R15, 8))
+    yield line("mov_rm", RAX, Mem(RDI, disp=TYPE))
+    yield line("cmp_rr", RAX, RBP)
+    yield line("jcc_j", CC_E, array)
+    yield line("mov_ri", RCX, id(int))
+    yield line("cmp_rr", RAX, RCX)
+    yield line("jcc_j", CC_E, next_)
+    yield line("jmp_j", ordinary)
+    yield place(array)
+    yield from _small(functions, failed, ordinary)
+    yield place(next_)
+    yield line("inc_r", R15)
+    yield line("cmp_rr", R15, R13)
+    yield line("jcc_j", CC_L, item)
+
+
+def _array_type(register: int) -> tuple[Line, Line]:
+    """register = numpy.ndarray, which is known by the time that an instance has a ufunc."""
+    from ctypes import addressof
+
+    place = addressof(array_type())
+    return line("mov_ri", register, place), line("mov_rm", register, Mem(register))
+
+
+def _small(functions: Mapping[str, int], failed: Label, great: Label) -> Iterable[Line]:
+    """Go to `great` if the array in rdi has more than MOST_ITEMS; r14 = how many it has.
+
+    To `failed` with an exception.
+    """
+    yield line("mov_ri", RSI, _size_address())
+    yield from call(functions["PyObject_GetAttr"])
+    yield line("test_rr", RAX, RAX)
+    yield line("jcc_j", CC_E, failed)
+    yield line("mov_rr", R14, RAX)
+    yield line("mov_rr", RDI, RAX)
+    yield from call(functions["PyLong_AsLong"])  # cannot fail: it is an int of 64 bits
+    yield line("mov_rr", RDI, R14)
+    yield line("mov_rr", R14, RAX)
+    yield from call(functions["Py_DecRef"])
+    yield line("cmp_ri", R14, MOST_ITEMS)
+    yield line("jcc_j", CC_G, great)
+
+
+@cache
+def _size_address() -> int:
+    return new_reference(sys.intern("size"))
+
+
+def _answer(functions: Mapping[str, int], failed: Label) -> Iterable[Line]:
+    """rax = what the object in "arrays" of rbx gives for the r13 objects at r12."""
+    if "PyObject_Vectorcall" in functions:
+        yield line("mov_rm", RDI, Mem(RBX, disp=ARRAYS))
+        yield line("mov_rr", RSI, R12)
+        yield line("mov_rr", RDX, R13)
+        yield line("xor32_rr", RCX, RCX)
+        yield from call(functions["PyObject_Vectorcall"])
+        return
+    yield from _make_tuple(functions, failed)
+    yield line("mov_rm", RDI, Mem(RBX, disp=ARRAYS))
+    yield line("mov_rr", RSI, RBP)
+    yield line("xor32_rr", RDX, RDX)
+    yield from call(functions["PyObject_Call"])
+    yield line("mov_rr", RDI, RBP)
+    yield line("mov_rr", RBP, RAX)
+    yield from call(functions["Py_DecRef"])
+    yield line("mov_rr", RAX, RBP)
 
 
 # The first is the one in use. Two threads may both install, and neither is ever freed: code that

@@ -362,7 +362,7 @@ class _Loop:
 
     def take(self) -> Iterator[Line]:
         """Store the answer in rax. There should have been an error, but it is as good."""
-        yield line("mov_mr", _STOP, RAX)
+        yield line("mov_mr", _STOP, RAX)  # whose place is free by now
         yield line("mov_rr", RDI, RAX)
         yield from self.call("PyLong_AsLong")
         yield from self.operands()
