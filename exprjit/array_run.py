@@ -1,139 +1,45 @@
-"""A request to compute a formula over arrays: checked, run, and answered.
+"""A formula over arrays: a request run, and answered.
 
-Arrays of NumPy (and what turns into them) give arrays of NumPy and may have any shape; if there are
-none, other buffers give `array.array` and have one dimension. NumPy is never imported here
-unless an argument is one of its arrays.
+Columns of pandas, Polars and Arrow give columns of that library, and may lack values
+(runtime/frames.py). Arrays of NumPy (and what turns into them) give arrays of NumPy and may have
+any shape; if there are none, other buffers give `array.array` and have one dimension. NumPy is
+never imported here unless an argument is one of its arrays, or such a column.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
-from .array_code import Task, columns_of
-from .errors import ExprError, ExprTypeError, ExprValueError, quoted, shown
-from .formula import Formula
+from .array_code import Task
+from .array_request import Request, is_lazy, request
+from .errors import ExprError, ExprTypeError, ExprValueError
 from .ir.rowwise import NEUTRAL
-from .language.arguments import bind_arguments
-from .runtime.columns import Address, BufferRows, Column
+from .runtime.columns import Address, BufferRows, Column, may_be_framed
 from .runtime.interpreted import row_values
-from .runtime.sweep import Outcome, joined, run
-from .x86.rows import INDICES_ROOM, ITEM_TYPES, Plan
+from .runtime.sweep import Outcome, joined, outgrow_cache, run
+from .x86.rows import INDICES_ROOM, Plan
 
 if TYPE_CHECKING:
     from .body import Body
+    from .runtime.frames import Frame
     from .runtime.numpy_rows import NumpyRows
 
-#: What becomes of rows that fail.
-ON_ERRORS: Final = ("raise", "mask")
 
+def _frame_of(given: Request) -> Frame | None:
+    """The rows, if they are of columns of another library."""
+    if not any(map(may_be_framed, given.columns)):
+        return None
+    from .runtime.frames import Frame, library_of
 
-class Request(NamedTuple):
-    """A call, checked as far as it does not need to look at the columns.
-
-    kernel: what is asked for.  columns: as given, by parameter; those of the filter follow.  where:
-    its formula, or whether the last column is it.  The others are the options of the methods.
-    """
-
-    body: Body
-    kernel: str
-    names: tuple[str, ...]
-    columns: list[Any]
-    where: Formula | bool
-    out: Any = None
-    dtype: str | None = None
-    threads: int | None = None
-    errors: str = "raise"
-    equals: int | None = None
-
-
-def request(
-    body: Body,
-    kernel: str,
-    columns: Sequence[Any],
-    named: Mapping[str, Any],
-    *,
-    where: Any = None,
-    out: Any = None,
-    dtype: Any = None,
-    threads: int | None = None,
-    errors: str = "raise",
-) -> Request:
-    """Raises ExprTypeError and ExprValueError for options that cannot be."""
-    if errors not in ON_ERRORS:
-        raise ExprValueError(f"errors must be one of {ON_ERRORS}, not {shown(errors)}")
-    if threads is not None and (type(threads) is not int or threads < 1):
-        raise ExprValueError(f"threads must be a number from 1 up, not {shown(threads)}")
-    filter_ = _filter(body, where)
-    names = columns_of(body.formula, filter_)
-    if len(columns) == 1 and not named and _is_table(columns[0]):
-        values = _of_table(columns[0], names)
-    else:
-        values = bind_arguments(f"{body.formula.name}.{kernel}", names, columns, named)
-    if filter_ is True:
-        names, values = (*names, "where"), [*values, where]
-    chosen = None if dtype is None else _item_type(dtype)
-    return Request(body, kernel, names, values, filter_, out, chosen, threads, errors)
-
-
-def _filter(body: Body, where: Any) -> Formula | bool:
-    if where is None:
-        return False
-    if isinstance(where, str):
-        formula = body.formula
-        return Formula(
-            where,
-            None,
-            formula.overflow,
-            formula.constants,
-            formula.limits,
-            "where",
-            formula.externs,
-        )
-    other = getattr(where, "formula", None)
-    if isinstance(other, Formula):
-        if other.overflow != body.formula.overflow:
-            raise ExprValueError(
-                f'where has overflow="{other.overflow}", the formula "{body.formula.overflow}"'
-            )
-        return other
-    return True
-
-
-def _is_table(value: Any) -> bool:
-    """Whether a value has columns with names: a dict or a data frame."""
-    return isinstance(value, Mapping) or (
-        hasattr(value, "columns") and hasattr(value, "__getitem__")
-    )
-
-
-def _of_table(table: Any, names: Sequence[str]) -> list[Any]:
-    """The columns of a table by name; others are not looked at."""
-    missing = [quoted(name) for name in names if name not in _names_of(table)]
-    if missing:
-        raise ExprTypeError(f"there is no column {', '.join(missing)}")
-    return [table[name] for name in names]
-
-
-def _names_of(table: Any) -> Any:
-    if isinstance(table, Mapping):
-        return table
-    # Those of Arrow's tables are the data themselves.
-    return getattr(table, "column_names", table.columns)
-
-
-def _item_type(dtype: Any) -> str:
-    """The name of a type for results, given as NumPy's dtypes are."""
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None)
-    if name is None:
-        name = getattr(dtype, "__name__", None)
-    if name not in ITEM_TYPES or name == "bool":
-        known = ", ".join(kind for kind in ITEM_TYPES if kind != "bool")
-        raise ExprTypeError(f"dtype must be one of {known}, not {shown(dtype)}")
-    return str(name)
-
-
-# Running. ------------------------------------------------------------------------------------
+    if all(library_of(value) is None for value in given.columns):
+        return None
+    try:
+        return Frame(given.names, given.columns)
+    except ModuleNotFoundError as error:
+        if error.name != "numpy":
+            raise
+        raise ExprTypeError("such columns need NumPy", hint="pip install numpy") from None
 
 
 def _rows_of(given: Request) -> BufferRows | NumpyRows:
@@ -150,7 +56,10 @@ class Run:
 
     def __init__(self, given: Request) -> None:
         self.given = given
-        self.rows = _rows_of(given)
+        self.frame = _frame_of(given)
+        self.rows = _rows_of(given) if self.frame is None else self.frame.rows
+        #: Whether the last column says which rows have values.
+        self.valid = self.frame is not None and self.frame.valid is not None
         self.failures: list[int] = []
 
     def sweep(
@@ -164,7 +73,9 @@ class Run:
         """Run a kernel over all rows; `out` is an array for its results, of type `kind`."""
         given = self.given
         kinds = (*self.rows.kinds, kind) if keeps else self.rows.kinds
-        task = Task(given.body.formula, given.where, Plan(kernel, kinds, kind), keeps, equals)
+        streams = kernel == "map" and outgrow_cache([*kinds, kind], self.rows.count)
+        plan = Plan(kernel, kinds, kind, streams)
+        task = Task(given.body.formula, given.where, plan, keeps, equals, self.valid)
         sweep = given.body.sweep(task)
         one_each = kernel in ("map", "mask")
         target = None if out is None or one_each else Address(out, writable=True)
@@ -203,7 +114,11 @@ class Run:
         failed = self.rows.new("bool")
         self.rows.fill(failed, range(self.rows.count), 0)
         self.rows.fill(failed, self.failures, 1)
-        return result, failed
+        return result, failed if self.frame is None else self.frame.wrap(failed, nulls=False)
+
+    def column(self, result: Any) -> Any:
+        """An array of results as a column of the library that the rows are of."""
+        return result if self.frame is None else self.frame.wrap(result)
 
     # The kernels. ----------------------------------------------------------------------------
 
@@ -218,9 +133,10 @@ class Run:
             if kind == "bool":
                 raise ExprTypeError("out must hold integers, not truth values; see mask()")
         result = self.rows.new(kind) if out is None else out
-        self.sweep("map", result, kind, keeps=out is not None and given.where is not False)
+        dropping = given.where is not False or self.valid
+        self.sweep("map", result, kind, keeps=out is not None and dropping)
         self.rows.fill(result, self.failures, 0)
-        return self.answer(result)
+        return self.answer(self.column(result) if out is None else out)
 
     def mask(self) -> Any:
         out = self.given.out
@@ -229,7 +145,7 @@ class Run:
         result = self.rows.new("bool") if out is None else out
         self.sweep("mask", result)
         self.rows.fill(result, self.failures, 0)
-        return self.answer(result)
+        return self.answer(self.column(result) if out is None else out)
 
     def bitmap(self) -> Any:
         result = self.rows.words(-(-self.rows.count // 64))
@@ -291,4 +207,8 @@ def answer(
     body: Body, kernel: str, columns: Sequence[Any], named: Mapping[str, Any], options: Any
 ) -> Any:
     """What the method called `kernel` gives; `options` are its keyword arguments."""
+    if any(map(is_lazy, (*columns, *named.values(), *options.values()))):
+        from .dask_columns import answer as later
+
+        return later(body, kernel, columns, named, options)
     return METHODS[kernel](Run(request(body, kernel, columns, named, **options)))

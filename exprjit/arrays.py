@@ -32,6 +32,10 @@ class ArrayMethods(Inspection):
             or a buffer with one dimension), or an int for all rows; by position or by name; or one
             dict or data frame, of which those columns are taken that are called like parameters.
             Parameters of `where` that the formula does not have come after its own.
+            A column may be a Series of pandas or Polars, or an Arrow array. Then the result is of
+            the library of the first such column (with the index of a pandas Series), and a row
+            without a value in some column is dropped as by `where`: it has no result, and cannot
+            fail or count. Rows are taken as they stand: Series have to have equal indexes.
         out: an array for the results, which is given back; it may overlap the columns.
         dtype: the integer type of the results, "int64" by default; that a result does not fit
             is an error.

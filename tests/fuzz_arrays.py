@@ -2,8 +2,8 @@
 
     python tests/fuzz_arrays.py --seconds=600 --seed=1
 
-Each program runs with every kernel over columns of random types, lengths and layouts, perhaps with a
-filter, beside the function called row by row. It stops at the first difference.
+Each program runs with every kernel over columns of random types, lengths and layouts, perhaps with
+a filter, beside the function called row by row. It stops at the first difference.
 """
 
 from __future__ import annotations

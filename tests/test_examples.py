@@ -121,3 +121,10 @@ def test_bitmap_search_shows_where_a_predicate_is_wrong() -> None:
     assert "nothing" in done.stderr
     assert "^" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_columns_larger_than_memory_by_several_processes() -> None:
+    pytest.importorskip("distributed")
+    done = run("dask_columns.py", "--rows", "300000", "--workers", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^matches    [1-9][\d,]*$", done.stdout, re.MULTILINE)

@@ -22,18 +22,23 @@ LAYERS = ["tools", "__init__", "function", "runtime", "x86", "ir", "language", "
 
 # The modules that stand beside function.py and belong to its layer.
 BESIDE_FUNCTION = {
-    "array_code", "array_run", "arrays", "body", "cache", "compiler", "diagnosis", "formula",
-    "inspection", "version",
+    "array_code", "array_request", "array_run", "arrays", "body", "cache", "compiler",
+    "dask_columns", "diagnosis", "formula", "inspection", "ufuncs", "version",
 }  # fmt: skip
 
 # These know nothing of the project but each other, so that they can be read and tested alone.
 LEAVES = {f"exprjit.runtime.{name}" for name in ("cpu", "memory", "pages", "turn")}
 
 # Too slow or too optional for the import path: imported in the functions that need them.
-HEAVY = {"dataclasses", "inspect", "numpy", "prompt_toolkit", "hypothesis", "capstone"}
+HEAVY = {
+    "dataclasses", "inspect", "numpy", "pandas", "polars", "pyarrow", "prompt_toolkit",
+    "hypothesis", "capstone",
+}  # fmt: skip
 
 # Of these, the ones that must not come in through lark or the standard library either.
-OPTIONAL = {"numpy", "prompt_toolkit", "hypothesis", "capstone"}
+OPTIONAL = {
+    "numpy", "pandas", "polars", "pyarrow", "prompt_toolkit", "hypothesis", "capstone",
+}  # fmt: skip
 
 LONGEST_FILE = 500
 

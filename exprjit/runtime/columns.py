@@ -1,5 +1,7 @@
 """What holds the values of a parameter for many rows: arrays of NumPy, other buffers, numbers.
 
+Columns of other libraries (pandas, Polars, Arrow) become such arrays first, in frames.py.
+
 A column is used where it lies if its items lie one behind the other in the byte order of the
 machine; of what does not, a copy is made.  Nothing here imports NumPy: who has an array of
 it has imported it.
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..errors import ExprTypeError, ExprValueError, quoted
@@ -44,9 +46,21 @@ def is_columnar(value: object) -> bool:
         return False
     if hasattr(value, "__array__"):
         return getattr(value, "ndim", 1) != 0
+    if hasattr(value, "__arrow_c_array__") or hasattr(value, "__arrow_c_stream__"):
+        return True
     if isinstance(value, bytes | bytearray | str):
         return False
     return _is_buffer(value)
+
+
+def may_be_framed(value: object) -> bool:
+    """Whether a value may be a column of another library: cheap, and seldom wrong (frames.py)."""
+    kind = type(value)
+    return (
+        hasattr(kind, "__arrow_c_array__")
+        or hasattr(kind, "__arrow_c_stream__")
+        or kind.__module__.startswith("pandas")
+    )
 
 
 def _is_buffer(value: object) -> bool:
@@ -57,24 +71,45 @@ def _is_buffer(value: object) -> bool:
     return True
 
 
-#: Why arrays of other types are refused, and what to do, by NumPy's letters for kinds of types.
+#: What columns of other types hold, by NumPy's letters for kinds of types.
 _REFUSED: Final = {
-    "f": ("floats", 'convert them first, as with .astype("int64")'),
-    "c": ("complex numbers", None),
-    "u": ("unsigned 64-bit numbers", 'to compute modulo 2**64, give .view("int64")'),
-    "M": ("dates", 'their numbers are had by .view("int64")'),
-    "m": ("durations", 'their numbers are had by .view("int64")'),
-    "O": ("Python objects", 'convert them first, as with .astype("int64")'),
+    "f": "floats",
+    "c": "complex numbers",
+    "u": "unsigned 64-bit numbers",
+    "M": "dates",
+    "m": "durations",
+    "O": "Python objects",
+}
+#: What to do about some of them, with NumPy.
+_HINTS: Final = {
+    "f": 'convert them first, as with .astype("int64")',
+    "u": 'to compute modulo 2**64, give .view("int64")',
+    "M": 'their numbers are had by .view("int64")',
+    "m": 'their numbers are had by .view("int64")',
+    "O": 'convert them first, as with .astype("int64")',
 }
 
 
-def item_type(dtype: Any, what: str) -> str:
-    """The key of ITEM_TYPES for a dtype of NumPy, whatever its byte order; `what` is for errors."""
+def refusal(letter: str, items: str, what: str, hints: Mapping[str, str] = _HINTS) -> ExprTypeError:
+    """The error for a column, called `what`, that holds something else.
+
+    letter: of NumPy, for the kind of its type, where it is one that has words and hints by it.
+    items: what it holds otherwise.
+    """
+    held = _REFUSED.get(letter, items)
+    hint = hints.get(letter)
+    return ExprTypeError(f"{what} must hold integers of up to 64 bits, not {held}", hint=hint)
+
+
+def item_type(dtype: Any, what: str, hints: Mapping[str, str] = _HINTS) -> str:
+    """The key of ITEM_TYPES for a dtype of NumPy, whatever its byte order.
+
+    Raises ExprTypeError, for which `what` and `hints` are.
+    """
     name: str = dtype.newbyteorder("=").name
     if name in ITEM_TYPES:
         return name
-    kinds, hint = _REFUSED.get(dtype.kind, (f"items of type {dtype}", None))
-    raise ExprTypeError(f"{what} must hold integers of up to 64 bits, not {kinds}", hint=hint)
+    raise refusal(dtype.kind, f"items of type {dtype}", what, hints)
 
 
 def argument(name: str) -> str:

@@ -34,7 +34,7 @@ def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
     return bool(array.shape == shape and array.flags.c_contiguous and array.dtype.isnative)
 
 
-def _may_disturb(out: Any, array: Any) -> bool:
+def may_disturb(out: Any, array: Any) -> bool:
     """Whether writing results changes operands of other rows.
 
     It does not where each result lies just where its operand does.
@@ -108,7 +108,7 @@ class NumpyRows:
         arrays = [value for value in self.values if _is_array(value)]
         plain = all(_is_plain(array, self.shape) for array in arrays)
         if out is not None and plain:
-            disturbed = any(_may_disturb(out, array) for array in arrays)
+            disturbed = any(may_disturb(out, array) for array in arrays)
             plain = _is_plain(out, self.shape) and not disturbed
         if plain:
             columns = self._columns(arrays, 0)

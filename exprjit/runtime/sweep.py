@@ -21,8 +21,9 @@ from .columns import Column
 #: How many rows are done without looking up: a millisecond of most formulas. (It is a multiple
 #: of 64, so that no two pieces of a bitmap are in the same word.)
 PIECE: Final = 1 << 18
-#: How many rows there have to be for each thread, by default.
-ROWS_PER_THREAD: Final = 1 << 17
+#: How many rows there have to be for each thread, by default: starting some takes as long as
+#: a few hundred thousand rows of most formulas.
+ROWS_PER_THREAD: Final = 1 << 20
 
 #: ``kernel(state, start, stop) -> row``; see x86/rows.py.
 Kernel = Callable[[Any, int, int], int]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import TextIOWrapper
 from typing import Any, NamedTuple
 
@@ -56,6 +57,18 @@ def _check(arguments: Arguments) -> int:
     return run(formula, read_values(texts), arguments.options)
 
 
+def _files_options(command: str) -> Sequence[Option]:
+    from .files_command import OPTIONS
+
+    return OPTIONS[command]
+
+
+def _files(command: str, arguments: Arguments) -> int:
+    from .files_command import RUN
+
+    return RUN[command](arguments)
+
+
 def _operators_options() -> Sequence[Option]:
     return (Option("--markdown", "as the table of the documentation"),)
 
@@ -78,6 +91,16 @@ def _diagnose(arguments: Arguments) -> int:
     return 0
 
 
+def _on_files(name: str, help: str) -> Command:
+    return Command(
+        name,
+        "EXPR FILE [NAME=VALUE ...]",
+        help,
+        partial(_files_options, name),
+        partial(_files, name),
+    )
+
+
 COMMANDS = {
     row.name: row
     for row in (
@@ -88,6 +111,7 @@ COMMANDS = {
             _check_options,
             _check,
         ),
+        _on_files("count", "count the rows of a file for which a formula is not 0"),
         Command(
             "diagnose",
             "",
@@ -95,6 +119,8 @@ COMMANDS = {
             tuple,
             _diagnose,
         ),
+        _on_files("filter", "write the rows of a file for which a formula is not 0"),
+        _on_files("map", "write a formula's value for each row of a file"),
         Command(
             "operators",
             "",

@@ -1,9 +1,9 @@
 """Command lines to options and words, by a table, and words to a formula and its values.
 
 Formulas may begin with a minus sign and should not need quoting tricks beyond the shell's,
-so this module knows a narrower notion of an option than getopt: ``-h``, and ``--word`` with
-at least two letters, alone or followed by ``=``.  All else is a word: ``-x + 1``, ``--x``,
-``-5``.  Behind ``--`` everything is a word.
+so this module knows a narrower notion of an option than getopt: ``-h`` and a few letters of
+commands, and ``--word`` with at least two letters, alone or followed by ``=``.  All else is a
+word: ``-x + 1``, ``--x``, ``-5``.  Behind ``--`` everything is a word.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class Option(NamedTuple):
 
     name: as written, with its dashes; value: a word for its value in the help, or "" for a
     switch; read: turns the value's text into what is stored, raising ValueError for what
-    it cannot take; choices: the only values, if any; default: what is stored when absent.
+    it cannot take; choices: the only values, if any; default: what is stored when absent; short:
+    a dash and a letter that mean the same, its value being the next word.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Option(NamedTuple):
     read: Callable[[str], Any] = str
     choices: tuple[str, ...] = ()
     default: Any = None
+    short: str = ""
 
     @property
     def key(self) -> str:
@@ -50,7 +52,7 @@ class Option(NamedTuple):
         return f"{self.name}={'|'.join(self.choices) or self.value}"
 
 
-HELP = Option("--help", "show this and leave (also -h)")
+HELP = Option("--help", "show this and leave (also -h)", short="-h")
 
 
 class Arguments(NamedTuple):
@@ -66,6 +68,7 @@ def parse(argv: Sequence[str], table: Sequence[Option]) -> Arguments:
     Raises UsageError.
     """
     known = {option.name: option for option in table}
+    short = {option.short: option.name for option in table if option.short}
     options = {option.key: option.default for option in table}
     words: list[str] = []
     waiting = list(reversed(argv))
@@ -74,7 +77,7 @@ def parse(argv: Sequence[str], table: Sequence[Option]) -> Arguments:
         if argument == "--":
             words += reversed(waiting)
             break
-        match = _OPTION.match("--help" if argument == "-h" else argument)
+        match = _OPTION.match(short.get(argument, argument))
         if match is None:
             words.append(argument)
             continue

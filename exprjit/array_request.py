@@ -1,0 +1,139 @@
+"""What is asked of a formula over arrays: options checked, columns found by position or by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from .array_code import columns_of
+from .errors import ExprTypeError, ExprValueError, quoted, shown
+from .formula import Formula
+from .language.arguments import bind_arguments
+from .x86.rows import ITEM_TYPES
+
+if TYPE_CHECKING:
+    from .body import Body
+
+#: What becomes of rows that fail.
+ON_ERRORS: Final = ("raise", "mask")
+
+
+class Request(NamedTuple):
+    """A call, checked as far as it does not need to look at the columns.
+
+    kernel: what is asked for.  columns: as given, by parameter; those of the filter follow.  where:
+    its formula, or whether the last column is it.  The others are the options of the methods.
+    """
+
+    body: Body
+    kernel: str
+    names: tuple[str, ...]
+    columns: list[Any]
+    where: Formula | bool
+    out: Any = None
+    dtype: str | None = None
+    threads: int | None = None
+    errors: str = "raise"
+    equals: int | None = None
+
+
+def request(
+    body: Body,
+    kernel: str,
+    columns: Sequence[Any],
+    named: Mapping[str, Any],
+    *,
+    where: Any = None,
+    out: Any = None,
+    dtype: Any = None,
+    threads: int | None = None,
+    errors: str = "raise",
+) -> Request:
+    """Raises ExprTypeError and ExprValueError for options that cannot be."""
+    if errors not in ON_ERRORS:
+        raise ExprValueError(f"errors must be one of {ON_ERRORS}, not {shown(errors)}")
+    if threads is not None and (type(threads) is not int or threads < 1):
+        raise ExprValueError(f"threads must be a number from 1 up, not {shown(threads)}")
+    filter_ = filter_of(body, where)
+    names = columns_of(body.formula, filter_)
+    for value in (*columns, *named.values(), where):
+        _check_computed(value)
+    if len(columns) == 1 and not named and _is_table(columns[0]):
+        values = table_columns(columns[0], names)
+    else:
+        values = bind_arguments(f"{body.formula.name}.{kernel}", names, columns, named)
+    if filter_ is True:
+        names, values = (*names, "where"), [*values, where]
+    chosen = None if dtype is None else _item_type(dtype)
+    return Request(body, kernel, names, values, filter_, out, chosen, threads, errors)
+
+
+def filter_of(body: Body, where: Any) -> Formula | bool:
+    if where is None:
+        return False
+    if isinstance(where, str):
+        formula = body.formula
+        return Formula(
+            where,
+            None,
+            formula.overflow,
+            formula.constants,
+            formula.limits,
+            "where",
+            formula.externs,
+        )
+    other = getattr(where, "formula", None)
+    if isinstance(other, Formula):
+        if other.overflow != body.formula.overflow:
+            raise ExprValueError(
+                f'where has overflow="{other.overflow}", the formula "{body.formula.overflow}"'
+            )
+        return other
+    return True
+
+
+def is_lazy(value: Any) -> bool:
+    """Whether a value is a collection of Dask, whose rows are yet to be computed."""
+    return hasattr(type(value), "__dask_graph__")
+
+
+def _is_table(value: Any) -> bool:
+    """Whether a value has columns with names: a dict or a data frame."""
+    return isinstance(value, Mapping) or (
+        hasattr(value, "columns") and hasattr(value, "__getitem__")
+    )
+
+
+def _check_computed(value: Any) -> None:
+    """Raise ExprTypeError for the rows of Polars that are yet to be computed."""
+    if type(value).__name__ == "LazyFrame":
+        raise ExprTypeError("a LazyFrame has no rows yet", hint="compute them first: .collect()")
+
+
+def table_columns(table: Any, names: Sequence[str]) -> list[Any]:
+    """The columns of a table by name; others are not looked at."""
+    if isinstance(table, Mapping):
+        there = list(table)
+    else:
+        # Of Arrow's tables the attribute `columns` is the data themselves.
+        there = list(getattr(table, "column_names", None) or table.columns)
+    missing = [quoted(name) for name in names if name not in there]
+    if missing:
+        known = ", ".join(map(shown, there[:20])) or "none"
+        hint = f"there are {known}{', ...' if len(there) > 20 else ''}"
+        raise ExprTypeError(f"there is no column {', '.join(missing)}", hint=hint)
+    for name in names:
+        if there.count(name) > 1:
+            raise ExprTypeError(f"there are {there.count(name)} columns {quoted(name)}")
+    return [table[name] for name in names]
+
+
+def _item_type(dtype: Any) -> str:
+    """The name of a type for results, given as NumPy's dtypes are."""
+    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None)
+    if name is None:
+        name = getattr(dtype, "__name__", None)
+    if name not in ITEM_TYPES or name == "bool":
+        known = ", ".join(kind for kind in ITEM_TYPES if kind != "bool")
+        raise ExprTypeError(f"dtype must be one of {known}, not {shown(dtype)}")
+    return str(name)

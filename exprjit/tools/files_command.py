@@ -1,0 +1,339 @@
+"""``exprjit map``, ``filter`` and ``count``: a formula over the rows of a file, chunk by chunk."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ..errors import ExprError, ExprTypeError, ExprValueError, quoted
+from ..formula import Formula
+from ..function import Function
+from ..language.ast import Binding, Name
+from ..language.operators import OVERFLOW_MODES
+from .files import FORMATS, STANDARD, format_of, opened, unknown_format
+from .options import (
+    Arguments,
+    Option,
+    UsageError,
+    did_you_mean,
+    formula_and_values,
+    read_values,
+)
+from .progress import Progress
+from .sinks import CsvSink, Sink, replacing, sink_of
+from .sources import ColumnError, Source, naming
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(text.split(","))
+
+
+_WHERE: Final = (
+    Option("--where", "a formula: only rows for which it is not 0", "FORMULA"),
+    Option("--params", "the parameters in order", "NAME,...", read=_names),
+    Option(
+        "--overflow",
+        "results outside 64 bits wrap around, or are errors",
+        "MODE",
+        choices=OVERFLOW_MODES,
+        default="wrap",
+    ),
+    Option(
+        "--backend",
+        "what computes; auto takes machine code where it can",
+        "B",
+        choices=("auto", "jit", "interpreter"),
+        default="auto",
+    ),
+    Option("--format", "what FILE is; else its ending says so", "F", choices=tuple(FORMATS)),
+)
+_OUTPUT: Final = Option(
+    "--output", "write a file: .csv .parquet .arrow .npy (also -o FILE)", "FILE", short="-o"
+)
+_COLUMNS: Final = "write these columns of FILE"
+
+#: What each command takes.
+OPTIONS: Final = {
+    "map": (
+        _OUTPUT,
+        Option("--name", "what the new column is called", "COLUMN", default="result"),
+        Option("--append", "write all columns of FILE before the new one"),
+        Option("--columns", f"{_COLUMNS} before the new one", "NAME,...", read=_names),
+        *_WHERE,
+    ),
+    "filter": (_OUTPUT, Option("--columns", f"{_COLUMNS} only", "NAME,...", read=_names), *_WHERE),
+    "count": _WHERE,
+}
+
+
+class Job:
+    """A formula over a file.
+
+    columns: the names of those that the formula and the filter take.
+    """
+
+    def __init__(self, function: Function, where: Function | None, source: Source) -> None:
+        self.function = function
+        self.where = where
+        self.source = source
+        filtering = () if where is None else where.params
+        self.columns = list(dict.fromkeys((*function.params, *filtering)))
+        if source.names is None:
+            if len(self.columns) > 1:
+                raise ExprTypeError(
+                    f"{source.name} is one column, and there are {len(self.columns)} parameters: "
+                    f"{', '.join(self.columns)}",
+                    hint="give a number for all rows as NAME=VALUE behind the file",
+                )
+            source.names = self.columns or ["value"]
+
+    def choose(self, kept: Sequence[str], as_text: bool) -> Any:
+        """Say which columns are to be in the batches beside those that are used; their schema."""
+        wanted = list(dict.fromkeys((*self.columns, *kept)))
+        order = list(self.source.names or ())
+        # Those that are not there come last: they are about to be refused.
+        wanted.sort(key=lambda name: order.index(name) if name in order else len(order))
+        with self._placing():
+            return self.source.choose(wanted, self.columns, as_text)
+
+    def batches(self, progress: Progress) -> Iterator[tuple[int, Any]]:
+        """The number of the first row of each batch, and the batch."""
+        first = 0
+        with self._placing():
+            for batch in self.source.batches():
+                yield first, batch
+                first += batch.num_rows
+                progress.show(first)
+
+    def compute(self, method: str, first: int, batch: Any) -> Any:
+        """What a method of the function gives for a batch that begins with row `first`."""
+        columns = {name: batch.column(name) for name in self.columns}
+        try:
+            return getattr(self.function, method)(columns, where=self._filter(batch))
+        except ExprError as error:
+            if error.row is not None:
+                error.message = error.message.removesuffix(f", in row {error.row:,}")
+                error.in_row(first + error.row)
+                error.message += f" of {self.source.name}"
+            raise
+
+    def _filter(self, batch: Any) -> Any:
+        """The filter; one that says how many rows there are, if nothing else does."""
+        if self.columns:
+            return self.where
+        return _constant(self.where is None or (batch.num_rows > 0 and self.where() != 0), batch)
+
+    def passing(self, batch: Any) -> Any:
+        """Which rows of a batch, over which the filter has been without an error, it lets pass."""
+        assert self.where is not None
+        names = self.where.params
+        if not names:
+            return _constant(batch.num_rows > 0 and self.where() != 0, batch)
+        return self.where.mask({name: batch.column(name) for name in names})
+
+    @contextmanager
+    def _placing(self) -> Iterator[None]:
+        """Say of a column that cannot be used where the formula names it."""
+        try:
+            yield
+        except ColumnError as error:
+            for function in (self.function, self.where):
+                place = None if function is None else _place(function.formula, error.name)
+                if function is not None and place is not None:
+                    error.start, error.end = place
+                    error.locate(function.source)
+                    break
+            raise
+
+
+def _constant(truth: bool, batch: Any) -> Any:
+    """A truth value for each row of a batch."""
+    import pyarrow
+
+    bits = (b"\xff" if truth else b"\0") * (batch.num_rows // 8 + 1)
+    buffers = [None, pyarrow.py_buffer(bits)]
+    return pyarrow.Array.from_buffers(pyarrow.bool_(), batch.num_rows, buffers)
+
+
+def _place(formula: Formula, name: str) -> tuple[int, int] | None:
+    """Where a formula names a parameter first."""
+    program = formula.program()
+    if name not in program.params:
+        return None
+    work = [
+        *(row.value if isinstance(row, Binding) else row.body for row in program.statements),
+        program.result,
+    ]
+    places = []
+    while work:
+        node = work.pop()
+        if isinstance(node, Name) and node.name == name and not node.formal:
+            places.append((node.start, node.end))
+        work += node.parts
+    return min(places, default=None)
+
+
+# The command line. ---------------------------------------------------------------------------
+
+
+def _words(command: str, words: Sequence[str]) -> tuple[str, str, dict[str, int]]:
+    """The formula, the file, and the values of parameters that are the same for all rows."""
+    if len(words) < 2:
+        raise UsageError(f"give a formula and a file: exprjit {command} 'price * qty' data.csv")
+    formula, texts = formula_and_values([words[0], *words[2:]])
+    if formula is None:
+        raise UsageError(f"{words[0]!r} is no formula")
+    return formula, words[1], read_values(texts)
+
+
+def _functions(
+    formula: str, values: Mapping[str, int], options: Mapping[str, Any]
+) -> tuple[Function, Function | None]:
+    """The function and the filter, with the values in them."""
+    from .. import compile
+
+    chosen = {"overflow": options["overflow"], "backend": options["backend"]}
+    function = compile(formula, options["params"], **chosen)
+    where = None if options["where"] is None else compile(options["where"], **chosen)
+    there = (*function.params, *(where.params if where else ()))
+    for name in values:
+        if name not in there:
+            close = did_you_mean(name, there)
+            raise UsageError(f"'{name}' is not a parameter of the formula{close}")
+
+    def bound(one: Function) -> Function:
+        given = {name: value for name, value in values.items() if name in one.params}
+        return one.bind(**given) if given else one
+
+    return bound(function), where and bound(where)
+
+
+@contextmanager
+def _job(command: str, arguments: Arguments) -> Iterator[tuple[Job, str]]:
+    """What a command line asks for, and the format of the file."""
+    formula, path, values = _words(command, arguments.words)
+    function, where = _functions(formula, values, arguments.options)
+    with opened(path, arguments.options["format"]) as (source, format):
+        yield Job(function, where, source), format
+
+
+def _output(options: Mapping[str, Any], default: str | None = None) -> tuple[str | None, str]:
+    """Where to write to, None for standard output, and in which format.
+
+    default: that of a name without an ending.  Raises UsageError.
+    """
+    path: str | None = options["output"]
+    if path is None or path == STANDARD:
+        return None, "csv"
+    ending = os.path.splitext(path)[1]
+    format = format_of(path) or (None if ending else default)
+    if format is None:
+        raise unknown_format(path)
+    return path, format
+
+
+@contextmanager
+def _writing(path: str | None, format: str, schema: Any, header: bool = True) -> Iterator[Sink]:
+    """What results are written to; the file is there when this ends without an error."""
+    if path is None:
+        if sys.stdout is None:
+            raise ExprValueError("there is no standard output")
+        sys.stdout.flush()
+        yield CsvSink(sys.stdout.buffer, schema, header)
+        return
+    with naming(path), replacing(path) as file:
+        sink = sink_of(format, path)(file, schema)
+        try:
+            yield sink
+            sink.close()
+        except BaseException:
+            sink.abandon()
+            raise
+
+
+def _progress(job: Job, to_output: bool) -> Progress:
+    """Nothing is shown between lines that go to the same terminal."""
+    mixed = to_output and sys.stdout is not None and sys.stdout.isatty()
+    return Progress(job.source.name, job.source.share, wanted=not mixed)
+
+
+# The commands. -------------------------------------------------------------------------------
+
+
+def map_(arguments: Arguments) -> int:
+    """The value of the formula for each row, as a column.
+
+    Raises UsageError and ExprError.
+    """
+    options = arguments.options
+    path, format = _output(options)
+    if options["append"] and options["columns"]:
+        raise UsageError("--append writes all columns, --columns some: give one of them")
+    with _job("map", arguments) as (job, _):
+        import pyarrow
+
+        kept = list(job.source.names or ()) if options["append"] else options["columns"] or ()
+        if options["name"] in kept:
+            raise ExprValueError(
+                f"{job.source.name} has a column {quoted(options['name'])} already",
+                hint="call the new one something else with --name",
+            )
+        schema = job.choose(kept, format == "csv")
+        fields = [*(schema.field(name) for name in kept), (options["name"], pyarrow.int64())]
+        metadata = schema.metadata if options["append"] else None
+        made = pyarrow.schema(fields, metadata)
+        with (
+            _progress(job, path is None) as progress,
+            _writing(path, format, made, header=bool(kept) or path is not None) as sink,
+        ):
+            for first, batch in job.batches(progress):
+                results = job.compute("map", first, batch)
+                columns = [*(batch.column(name) for name in kept), results]
+                rows = pyarrow.record_batch(columns, schema=made)
+                sink.write(rows if job.where is None else rows.filter(job.passing(batch)))
+    return 0
+
+
+def filter_(arguments: Arguments) -> int:
+    """The rows for which the formula is not 0.
+
+    Raises UsageError and ExprError.
+    """
+    options = arguments.options
+    with _job("filter", arguments) as (job, input_format):
+        import pyarrow
+
+        path, format = _output(options, input_format)
+        kept = options["columns"] or list(job.source.names or ())
+        schema = job.choose(kept, format == "csv")
+        made = schema if kept == schema.names else pyarrow.schema(map(schema.field, kept))
+        with (
+            _progress(job, path is None) as progress,
+            _writing(path, format, made) as sink,
+        ):
+            for first, batch in job.batches(progress):
+                passing = job.compute("mask", first, batch)
+                sink.write(batch.select(kept).filter(passing))
+    return 0
+
+
+def count(arguments: Arguments) -> int:
+    """How many rows there are for which the formula is not 0.
+
+    Raises UsageError and ExprError.
+    """
+    with _job("count", arguments) as (job, _):
+        job.choose((), as_text=True)
+        with _progress(job, to_output=False) as progress:
+            found = sum(
+                job.compute("count", first, batch) for first, batch in job.batches(progress)
+            )
+    print(found)
+    return 0
+
+
+#: What runs each command.
+RUN: Final = {"map": map_, "filter": filter_, "count": count}

@@ -1,0 +1,306 @@
+"""Reading files of columns in chunks, as record batches of Arrow: Parquet, Arrow and .npy.
+
+A source knows the names of a file's columns, is then told which are wanted, and gives their rows in
+order, never many at a time. (CSV is in csv_source.py.)
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ..errors import ExprError, ExprTypeError, ExprValueError, quoted, shown
+from .options import did_you_mean
+
+#: How many rows are read, computed and written at a time.
+ROWS: Final = 1 << 17
+
+
+class ColumnError(ExprTypeError):
+    """A column that a formula needs is missing, or does not hold integers.
+
+    name: of the column.
+    """
+
+    def __init__(self, message: str, name: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.name = name
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Make errors of the system and of Arrow ExprValueErrors that say which file they are about."""
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except ArrowException as error:
+        raise ExprValueError(f"{name}: {_first_line(error)}") from None
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise ExprValueError(f"{name}: {error.strerror or _first_line(error)}") from None
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0][:300]
+
+
+class Source:
+    """A file that is being read.
+
+    name: what errors call it.  names: of its columns in order; None if it is one column that has
+    none.
+    """
+
+    names: Sequence[str] | None
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def choose(self, wanted: Sequence[str], integers: Sequence[str], as_text: bool) -> Any:
+        """Say which columns to read, and get the schema of the batches.
+
+        integers: those of them that a formula uses.  as_text: whether others are as good as text.
+        Raises ColumnError for those that are not there, or not as they should be.
+        """
+        self._check_names(wanted)
+        with naming(self.name):
+            return self._choose(wanted, integers, as_text)
+
+    def batches(self) -> Iterator[Any]:
+        """The rows in order, as record batches of the columns that were chosen."""
+        batches = self._batches()
+        while True:
+            with naming(self.name):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
+
+    def share(self) -> float | None:
+        """How much of it has been read, from 0 to 1, or None where nobody knows."""
+        return None
+
+    def close(self) -> None:
+        """Let go of what reading it takes."""
+
+    def _choose(self, wanted: Sequence[str], integers: Sequence[str], as_text: bool) -> Any:
+        raise NotImplementedError
+
+    def _batches(self) -> Iterator[Any]:
+        raise NotImplementedError
+
+    def _check_names(self, wanted: Sequence[str]) -> None:
+        there = list(self.names or ())
+        for name in wanted:
+            if name not in there:
+                known = ", ".join(map(shown, there[:20])) + (", ..." if len(there) > 20 else "")
+                raise ColumnError(
+                    f"{self.name} has no column {quoted(name)}{did_you_mean(name, there)}",
+                    name,
+                    f"it has {known or 'none'}",
+                )
+            if there.count(name) > 1:
+                many = f"{self.name} has {there.count(name)} columns {quoted(name)}"
+                raise ColumnError(many, name)
+
+    def column(self, name: str) -> str:
+        """How errors call a column."""
+        return f"the column {quoted(name)} of {self.name}"
+
+
+def selected(schema: Any, names: Sequence[str]) -> Any:
+    """A schema of some of the fields; what is known of the whole is kept if all are."""
+    import pyarrow
+
+    kept = pyarrow.schema([schema.field(name) for name in names])
+    return kept.with_metadata(schema.metadata) if list(names) == schema.names else kept
+
+
+def pieces(batch: Any) -> Iterator[Any]:
+    """The rows of a batch, not too many at a time."""
+    for start in range(0, batch.num_rows, ROWS):
+        yield batch.slice(start, ROWS)
+
+
+class _Typed(Source):
+    """A source whose file says what the types are: `schema`."""
+
+    schema: Any
+
+    def _choose(self, wanted: Sequence[str], integers: Sequence[str], as_text: bool) -> Any:
+        from ..runtime.arrow import item_kind
+
+        self.wanted = list(wanted)
+        for name in integers:
+            kind = self.schema.field(name).type
+            try:
+                item_kind(kind.__arrow_c_schema__(), self.column(name), {})
+            except ExprTypeError as error:
+                raise ColumnError(error.message, name) from None
+        return selected(self.schema, wanted)
+
+
+class ParquetSource(_Typed):
+    """Columns are read apart from each other, and a few pages of each at a time."""
+
+    def __init__(self, name: str, file: Any) -> None:
+        from pyarrow.parquet import ParquetFile
+
+        super().__init__(name)
+        # By its name, if it has one, it is read without Python.
+        path = file.name if os.path.isfile(file.name) else file
+        self.file = ParquetFile(path, buffer_size=1 << 20)
+        self.schema = self.file.schema_arrow
+        self.names = self.schema.names
+        self.done = 0
+
+    def _batches(self) -> Iterator[Any]:
+        for batch in self.file.iter_batches(ROWS, columns=self.wanted):
+            self.done += batch.num_rows
+            yield batch.select(self.wanted)
+
+    def share(self) -> float | None:
+        total: int = self.file.metadata.num_rows
+        return self.done / max(1, total)
+
+
+class ArrowSource(_Typed):
+    """A file or a stream of record batches: from memory that is mapped, or from a pipe."""
+
+    #: What files begin with, and streams do not; and what files of old begin with.
+    MAGIC: Final = b"ARROW1"
+    OLD: Final = b"FEA1"
+
+    def __init__(self, name: str, file: Any) -> None:
+        from pyarrow import ipc, py_buffer
+
+        super().__init__(name)
+        self.done = 0
+        #: How many batches there are, if that is known.
+        self.total: int | None = None
+        if not file.seekable():
+            self.reader = ipc.open_stream(file)
+        else:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise ExprValueError(f"{name} is empty")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            if mapped[: len(self.OLD)] == self.OLD:
+                raise ExprValueError(
+                    f"{name} is of the first version of Feather, which cannot be read in parts",
+                    hint="write it anew, as with pyarrow.feather",
+                )
+            if mapped[: len(self.MAGIC)] == self.MAGIC:
+                self.reader = ipc.open_file(py_buffer(mapped))
+                self.total = self.reader.num_record_batches
+            else:
+                self.reader = ipc.open_stream(py_buffer(mapped))
+        self.schema = self.reader.schema
+        self.names = self.schema.names
+
+    def _batches(self) -> Iterator[Any]:
+        whole = self.reader if self.total is None else map(self.reader.get_batch, range(self.total))
+        for batch in whole:
+            # What a file says of itself need not be so.
+            chosen = batch.select(self.wanted)
+            chosen.validate(full=True)
+            self.done += 1
+            yield from pieces(chosen)
+
+    def share(self) -> float | None:
+        return self.done / self.total if self.total else None
+
+
+class NpySource(Source):
+    """An array of one dimension, mapped: a column without a name, or a column for each field."""
+
+    def __init__(self, name: str, file: Any) -> None:
+        import numpy as np
+
+        super().__init__(name)
+        try:
+            array = np.load(file.name, mmap_mode="r")
+        except Exception as error:  # There is hardly a kind that it does not raise.
+            raise ExprValueError(f"{name} cannot be read: {_first_line(error)}") from None
+        if not isinstance(array, np.ndarray):
+            raise ExprValueError(f"{name} is an archive of arrays, not a .npy file")
+        if array.ndim != 1:
+            raise ExprValueError(f"{name} must have one dimension, not {array.ndim}")
+        self.array: Any = array
+        self.names = array.dtype.names
+        self.done = 0
+
+    def _of(self, array: Any, name: str) -> Any:
+        return array[name] if self.array.dtype.names else array
+
+    def _choose(self, wanted: Sequence[str], integers: Sequence[str], as_text: bool) -> Any:
+        from ..runtime.columns import item_type
+
+        self.wanted = list(wanted)
+        for name in integers:
+            try:
+                item_type(self._of(self.array, name).dtype, self.column(name))
+            except ExprTypeError as error:
+                raise ColumnError(error.message, name, error.hint) from None
+        return self._batch(self.array[:0]).schema
+
+    def _batch(self, array: Any) -> Any:
+        import numpy as np
+        import pyarrow
+
+        columns = []
+        for name in self.wanted:
+            part = self._of(array, name)
+            try:
+                columns.append(_as_arrow(np.ascontiguousarray(part, part.dtype.newbyteorder("="))))
+            except (pyarrow.ArrowException, ValueError):
+                raise ExprTypeError(
+                    f"{self.column(name)} is of type {part.dtype}, which cannot be written",
+                    hint="choose others with --columns",
+                ) from None
+        if not columns:
+            # Batches without columns have rows all the same.
+            return pyarrow.record_batch([pyarrow.nulls(len(array))], [""]).select([])
+        return pyarrow.record_batch(columns, self.wanted)
+
+    def _batches(self) -> Iterator[Any]:
+        while self.done < len(self.array):
+            part = self.array[self.done : self.done + ROWS]
+            self.done += len(part)
+            yield self._batch(part)
+
+    def share(self) -> float | None:
+        return self.done / max(1, len(self.array))
+
+
+def _as_arrow(array: Any) -> Any:
+    """An array of NumPy as one of Arrow.
+
+    `pyarrow.array` does the same, but imports pandas first, where that is installed: it takes
+    longer than most files do.
+    """
+    import numpy as np
+    import pyarrow
+
+    if array.dtype.kind not in "iufb":
+        return pyarrow.array(array)
+    data = np.packbits(array, bitorder="little") if array.dtype == bool else array
+    kind = pyarrow.from_numpy_dtype(array.dtype)
+    return pyarrow.Array.from_buffers(kind, len(array), [None, pyarrow.py_buffer(data)])
+
+
+def check_installed() -> None:
+    """Raise ExprError if what reads and writes files is missing."""
+    for name in ("numpy", "pyarrow"):
+        try:
+            __import__(name)
+        except ImportError as error:
+            raise ExprError(
+                f"files need {name}, which cannot be imported: {error}",
+                hint="pip install 'exprjit[files]'",
+            ) from None

@@ -1,0 +1,918 @@
+"""The commands over files: every format in and out, chunks, nulls, errors, pipes, interrupts."""
+
+from __future__ import annotations
+
+import io
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from children import Child
+
+from exprjit.tools import cli, csv_source, progress, sinks, sources
+from exprjit.tools.files import FORMATS
+
+np = pytest.importorskip("numpy")
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+ROOT = Path(__file__).parent.parent
+
+
+class Printed(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Printed]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    """``run(*argv)`` through `main`, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_(*argv: object) -> Printed:
+        return Printed(cli.main([str(word) for word in argv]), *capsys.readouterr())
+
+    return run_
+
+
+def process(*argv: str, cwd: Path, **more: Any) -> subprocess.CompletedProcess[Any]:
+    return subprocess.run(
+        [sys.executable, "-m", "exprjit", *argv],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        **more,
+    )
+
+
+@pytest.fixture
+def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few rows at a time that small files have many chunks."""
+    monkeypatch.setattr(sources, "ROWS", 7)
+    monkeypatch.setattr(sinks, "ROWS", 20)
+    monkeypatch.setattr(csv_source, "BLOCK", 50)
+
+
+#: A table with nulls, and with columns that no formula can use.
+TABLE = {
+    "price": [100, 250, None, 300, 7],
+    "qty": [2, 0, 5, 7, None],
+    "name": ["a, b", "c", 'd"e', None, "f"],
+    "flag": [True, False, True, None, True],
+    "ratio": [1.5, 2.0, None, 3.25, 4.0],
+}
+
+
+def write(table: Any, path: str) -> str:
+    """Write a table as the ending says; Arrow files in batches of 3 rows."""
+    ending = path.rsplit(".", 1)[1]
+    if ending in ("parquet", "pq"):
+        pq.write_table(table, path, row_group_size=4)
+    elif ending == "csv":
+        from pyarrow import csv
+
+        csv.write_csv(table, path)
+    elif ending == "npy":
+        types = [(f.name, f.type.to_pandas_dtype()) for f in table.schema]
+        columns = [table[name].to_numpy() for name in table.column_names]
+        array = np.array(list(zip(*columns, strict=True)), types)
+        np.save(path, array[array.dtype.names[0]] if len(types) == 1 else array)
+    else:
+        make = pa.ipc.new_stream if ending == "arrows" else pa.ipc.new_file
+        with pa.OSFile(path, "wb") as file, make(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=3)
+    return path
+
+
+def read(path: str) -> Any:
+    """What a file holds, by what reads it elsewhere."""
+    ending = path.rsplit(".", 1)[1]
+    if ending == "parquet":
+        return pq.read_table(path)
+    if ending == "csv":
+        from pyarrow import csv
+
+        return csv.read_csv(path)
+    if ending == "npy":
+        return np.load(path)
+    open_ = pa.ipc.open_stream if ending == "arrows" else pa.ipc.open_file
+    return open_(pa.memory_map(path)).read_all()
+
+
+# Every format. -------------------------------------------------------------------------------
+
+ENDINGS = ["csv", "parquet", "pq", "arrow", "feather", "ipc", "arrows"]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_commands_over_every_format(run: Run, ending: str) -> None:
+    path = write(pa.table(TABLE), f"d.{ending}")
+    assert run("map", "price * qty", path) == (0, "200\n0\nNA\n2100\nNA\n", "")
+    assert run("count", "price * qty", path) == (0, "2\n", "")
+    assert run("count", "flag and price", path) == (0, "2\n", "")
+    assert run("count", "price > 7", path, "--where=flag") == (0, "1\n", "")
+    status, out, err = run("filter", "price > 100 and qty", path)
+    assert (status, err) == (0, "")
+    ratio = "3.25"
+    assert out == f"price,qty,name,flag,ratio\n300,7,,,{ratio}\n"
+    assert run("filter", "qty - 5", path, "--columns=name,qty").out == (
+        'name,qty\n"a, b",2\nc,0\n,7\n'
+    )
+    assert run("map", "qty + 1", path, "--columns=name", "--name=more").out == (
+        'name,more\n"a, b",3\nc,1\n"d""e",6\n,8\nf,\n'
+    )
+
+
+def test_arrays(run: Run) -> None:
+    np.save("x.npy", np.arange(10, dtype="int16") - 3)
+    assert run("count", "x % 7 == 0", "x.npy") == (0, "1\n", "")
+    assert run("map", "value * 2", "x.npy").out == "".join(f"{2 * (x - 3)}\n" for x in range(10))
+    assert run("filter", "x > 4", "x.npy").out == "x\n5\n6\n"
+    assert run("map", "x * k", "x.npy", "k=100", "--where=x > 4").out == "500\n600\n"
+    assert run("map", "x", "x.npy", "--append").out.startswith("x,result\n-3,-3\n")
+    for kind in ("bool", "uint8", ">i4", "<u2", "int64", "int8", "uint32"):
+        np.save("x.npy", np.array([0, 1, 1, 0], kind))
+        assert run("map", "x + 1", "x.npy").out == "1\n2\n2\n1\n"
+    np.save("x.npy", np.arange(20)[::-1][::3])
+    assert run("count", "x > 10", "x.npy").out == "3\n"
+    np.save("x.npy", np.arange(0))
+    assert run("count", "x > 10", "x.npy").out == "0\n"
+
+
+def test_arrays_of_fields(run: Run) -> None:
+    kind = [("x", ">i4"), ("y", "u1"), ("z", "f8"), ("text", "U3")]
+    np.save("s.npy", np.array([(1, 2, 0.5, "a"), (-3, 4, 1.5, "b,c")], kind))
+    assert run("map", "x * y", "s.npy").out == "2\n-12\n"
+    assert run("filter", "x < 0", "s.npy").out == 'x,y,z,text\n-3,4,1.5,"b,c"\n'
+    assert run("filter", "x < 0", "s.npy", "-o", "o.npy", "--columns=z,x").status == 0
+    assert np.load("o.npy").tolist() == [(1.5, -3)]
+    assert run("count", "1", "s.npy").out == "2\n"
+
+
+@pytest.mark.parametrize("output", ["csv", "parquet", "arrow", "arrows"])
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "arrows"])
+@pytest.mark.usefixtures("short_chunks")
+def test_from_every_format_to_every_other(run: Run, ending: str, output: str) -> None:
+    table = pa.concat_tables([pa.table(TABLE)] * 9)
+    path = write(table, f"d.{ending}")
+    rows = table.to_pylist()
+    assert run("filter", "price", path, "-o", f"o.{output}") == (0, "", "")
+    wanted = [row for row in rows if row["price"]]
+    got = read(f"o.{output}").to_pylist()
+    blank = {"name": ""} if "csv" in (ending, output) else {}
+    assert [{**row, **_blank(row, blank)} for row in got] == [
+        {**row, **_blank(row, blank)} for row in wanted
+    ]
+    assert run("map", "price * qty", path, "-o", f"o.{output}", "--append").status == 0
+    got = read(f"o.{output}")
+    assert got.column_names == [*TABLE, "result"]
+    assert got["result"].type == pa.int64()
+    assert got["result"].to_pylist() == [
+        None if None in (row["price"], row["qty"]) else row["price"] * row["qty"] for row in rows
+    ]
+    assert run("map", "price * qty", path, "-o", f"o.{output}", "--name=n").status == 0
+    assert read(f"o.{output}").column_names == ["n"]
+    assert read(f"o.{output}")["n"].to_pylist() == got["result"].to_pylist()
+
+
+def _blank(row: dict[str, Any], blank: dict[str, Any]) -> dict[str, Any]:
+    """CSV does not tell empty text from none."""
+    return {name: row[name] or value for name, value in blank.items()}
+
+
+@pytest.mark.usefixtures("short_chunks")
+def test_arrays_as_output(run: Run) -> None:
+    path = write(pa.table({"x": range(50), "y": [v % 3 for v in range(50)]}), "d.parquet")
+    assert run("map", "x / y", path, "-o", "o.npy", "--where=y").status == 0
+    wanted = [x // (x % 3) for x in range(50) if x % 3]
+    result = np.load("o.npy")
+    assert (result.dtype, result.tolist()) == (np.int64, wanted)
+    assert run("filter", "x % 10 == 0", path, "-o", "o.npy").status == 0
+    assert np.load("o.npy").dtype == [("x", "<i8"), ("y", "<i8")]
+    assert np.load("o.npy").tolist() == [(x, x % 3) for x in range(0, 50, 10)]
+    assert run("count", "x", "o.npy").out == "4\n"
+    assert run("filter", "0", path, "-o", "o.npy", "--columns=x").status == 0
+    assert np.load("o.npy").shape == (0,)
+    names = pa.table({"x": [1], "größe": [2.5]})
+    assert run("filter", "x", write(names, "g.parquet"), "-o", "o.npy").status == 0
+    assert np.load("o.npy")["größe"].tolist() == [2.5]
+
+
+def test_a_name_without_an_ending_keeps_the_format(run: Run) -> None:
+    path = write(pa.table(TABLE), "d.parquet")
+    assert run("filter", "price", path, "-o", "out").status == 0
+    assert pq.read_table("out").num_rows == 4
+    assert run("map", "price", path, "-o", "out").status == 2
+    os.rename("d.parquet", "data")
+    assert run("count", "price", "data").status == 2
+    assert run("count", "price", "data", "--format=parquet").out == "4\n"
+
+
+def test_what_is_known_of_a_table_is_kept(run: Run) -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame({"x": [1, 2, 3]}, index=pd.Index(["a", "b", "c"], name="key"))
+    frame.to_parquet("d.parquet")
+    assert run("filter", "x > 1", "d.parquet", "-o", "o.parquet").status == 0
+    assert pd.read_parquet("o.parquet").index.tolist() == ["b", "c"]
+    assert run("map", "x * 2", "d.parquet", "-o", "o.parquet", "--append").status == 0
+    assert pd.read_parquet("o.parquet")["result"].to_dict() == {"a": 2, "b": 4, "c": 6}
+
+
+# Formulas. -----------------------------------------------------------------------------------
+
+
+def test_options(run: Run) -> None:
+    path = write(pa.table({"x": [1, 2**62], "y": [3, 4]}), "d.parquet")
+    assert run("map", "x * 2", path).out == f"2\n{-(2**63)}\n"
+    status, _, err = run("map", "x * 2", path, "--overflow=raise")
+    assert status == 1
+    assert "result outside 64 bits, where x = 4611686018427387904, in row 1 of d.parquet" in err
+    assert run("map", "x * 2", path, "--overflow=raise", "--where=x < 5").out == "2\n"
+    assert run("map", "y", path, "--backend=interpreter").out == "3\n4\n"
+    assert run("map", "y", path, "--params=y,x").out == "3\n4\n"
+    status, _, err = run("map", "y", path, "--params=y,z")
+    assert (status, "has no column 'z'" in err) == (1, True)
+    assert run("map", "-y", path, "y=5").out == "-5\n-5\n"
+    assert run("map", "-y + k", path, "k=2**10", "--where=y > k - 1021").out == "1020\n"
+    assert run("map", "--", "--xy", write(pa.table({"xy": [4]}), "e.csv")).out == "4\n"
+    assert run("map", "o", path, "o=1", "-o", "o.npy").status == 0
+
+
+def test_formulas_without_columns(run: Run) -> None:
+    for ending in ("csv", "parquet", "arrow", "npy"):
+        path = write(pa.table({"x": [1, 2, 3], "y": [1, 0, 1]}), f"d.{ending}")
+        assert run("count", "1", path).out == "3\n"
+        assert run("count", "1", path, "--where=0").out == "0\n"
+        assert run("count", "5", path, "--where=y").out == "2\n"
+        assert run("map", "7", path).out == "7\n7\n7\n"
+        assert run("map", "7", path, "--where=k", "k=0").out == ""
+        assert run("map", "x", path, "--where=1").out == "1\n2\n3\n"
+        assert run("map", "x", path, "--where=0").out == ""
+        assert run("filter", "1", path).out == "x,y\n1,1\n2,0\n3,1\n"
+        assert run("map", "1 / 0", path).status == 1
+
+
+def test_rows_that_the_filter_drops_cannot_fail(run: Run) -> None:
+    path = write(pa.table({"x": [6, 5, None, 4], "y": [2, 0, 0, None]}), "d.csv")
+    assert run("map", "x / y", path, "--where=y").out == "3\n"
+    assert run("map", "x", path, "--where=6 / (y + 1)", "--append").out == (
+        "x,y,result\n6,2,6\n5,0,5\n,0,\n"
+    )
+    assert run("count", "x / y", path, "--where=x > 5").out == "1\n"
+    assert run("filter", "x / y", path, "--where=x > 5").out == "x,y\n6,2\n"
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "npy"])
+@pytest.mark.usefixtures("short_chunks")
+def test_a_row_that_fails_is_told_by_its_number_in_the_file(run: Run, ending: str) -> None:
+    for row in (0, 6, 7, 33):
+        x = [1 if place != row else 0 for place in range(40)]
+        path = write(pa.table({"x": x, "y": x}), f"d.{ending}")
+        for command in ("map", "filter", "count"):
+            status, _, err = run(command, "5 / x", path)
+            assert status == 1
+            assert err.startswith(
+                f"exprjit: division by zero, where x = 0, in row {row} of d.{ending}\n"
+                "  line 1, column 1\n    5 / x\n    ^~~~~\n"
+            )
+            assert f"in row {row} of" in run(command, "x", path, "--where=5 / y").err
+
+
+# Errors. -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["map"], "give a formula and a file: exprjit map 'price * qty' data.csv"),
+        (["count", "x"], "give a formula and a file"),
+        (["count", "x=1", "d.csv"], "'x=1' is no formula"),
+        (["count", "x", "d.csv", "more"], "'more' is not NAME=VALUE"),
+        (["count", "x", "d.csv", "z=1"], "'z' is not a parameter of the formula"),
+        (["count", "x", "d.txt"], "d.txt: unknown format; known are csv (.csv), parquet (.parquet"),
+        (["count", "x", "data"], "npy (.npy)"),
+        (["count", "x", "-"], "say what standard input holds: --format=csv|parquet|arrow|npy"),
+        (["count", "x", "d.csv", "--format=xls"], "--format is one of csv, parquet, arrow, npy"),
+        (["count", "x", "d.csv", "-o", "x.csv"], "'-o' is not NAME=VALUE"),
+        (["map", "x", "d.csv", "-o"], "--output needs a value: --output=FILE"),
+        (["map", "x", "d.csv", "-o", "x.xls"], "x.xls: unknown format"),
+        (["filter", "x", "d.csv", "-o", "x.xls"], "x.xls: unknown format"),
+        (["map", "x", "d.csv", "--append", "--columns=x"], "give one of them"),
+    ],
+)
+def test_a_wrong_command_line_is_explained(run: Run, argv: Sequence[str], words: str) -> None:
+    write(pa.table({"x": [1]}), "d.csv")
+    status, out, err = run(*argv)
+    assert (status, out) == (2, "")
+    assert err.startswith("exprjit: ")
+    assert words in err
+
+
+def test_files_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
+    def fails(*argv: object) -> str:
+        status, out, err = run(*argv)
+        assert (status, out) == (1, "")
+        assert err.startswith("exprjit: ")
+        assert "Traceback" not in err
+        return err
+
+    (tmp_path / "folder.csv").mkdir()
+    whole = Path(write(pa.table({"x": range(1000)}), "whole.parquet")).read_bytes()
+    arrow = Path(write(pa.table({"x": range(1000)}), "whole.arrow")).read_bytes()
+    stream = Path(write(pa.table({"x": range(1000)}), "whole.arrows")).read_bytes()
+    npy = Path(write(pa.table({"x": range(1000)}), "whole.npy")).read_bytes()
+    for ending in FORMATS:
+        assert f"none.{ending}: No such file or directory" in fails("count", "x", f"none.{ending}")
+        Path(f"empty.{ending}").write_bytes(b"")
+        assert f"empty.{ending}" in fails("count", "x", f"empty.{ending}")
+    assert "folder.csv: Is a directory" in fails("count", "x", "folder.csv")
+    for name, content in (
+        ("d.parquet", b"PAR1 and so on PAR1"),
+        ("d.parquet", whole[:-30]),
+        ("d.parquet", whole[: len(whole) // 2] + whole[len(whole) // 2 + 9 :]),
+        ("d.arrow", b"anything"),
+        ("d.arrow", arrow[:-20]),
+        ("d.arrow", b"FEA1" + bytes(100)),
+        ("d.arrows", stream[: len(stream) // 2]),
+        ("d.npy", b"anything"),
+        ("d.npy", npy[:-9]),
+        ("d.npy", npy[:20]),
+    ):
+        Path(name).write_bytes(content)
+        assert f"exprjit: {name}" in fails("map", "x", name, "-o", "o.csv")
+        assert not os.path.exists("o.csv")
+    assert "first version of Feather" in _after(fails, "d.feather", b"FEA1" + bytes(100))
+    for array, words in (
+        (np.zeros((2, 2), int), "d.npy must have one dimension, not 2"),
+        (np.array(5), "d.npy must have one dimension, not 0"),
+        (np.array([1, None]), "d.npy cannot be read: Array can't be memory-mapped: Python objects"),
+    ):
+        np.save("d.npy", array)
+        assert words in fails("count", "x", "d.npy")
+    np.savez("d.npz", np.arange(3))
+    assert "is an archive of arrays" in fails("count", "x", "d.npz", "--format=npy")
+    np.save("d.npy", np.arange(3))
+    err = fails("count", "x + y", "d.npy")
+    assert "d.npy is one column, and there are 2 parameters: x, y" in err
+
+
+def _after(fails: Callable[..., str], name: str, content: bytes) -> str:
+    Path(name).write_bytes(content)
+    return fails("count", "x", name)
+
+
+def test_errors_say_where_a_formula_names_the_column(run: Run) -> None:
+    for ending in ("csv", "parquet", "arrow"):
+        path = write(pa.table({"price": [1], "qty": [2]}), f"d.{ending}")
+        assert run("map", "half(v) = v / 2; half(prize)", path) == (
+            1,
+            "",
+            f"exprjit: d.{ending} has no column 'prize' (did you mean price?)\n"
+            "  line 1, column 23\n"
+            "    half(v) = v / 2; half(prize)\n"
+            "                          ^~~~~\n"
+            "  hint: it has 'price', 'qty'\n",
+        )
+        assert "  where_ + 1\n    ^~~~~~\n" in run("map", "qty", path, "--where=where_ + 1").err
+        err = run("filter", "qty", path, "--columns=qty,cost").err
+        assert "has no column 'cost'\n  hint: it has" in err
+        err = run("map", "qty", path, "--append", "--name=price").err
+        assert f"d.{ending} has a column 'price' already\n  hint: call the new one" in err
+    pq.write_table(pa.Table.from_arrays([pa.array([1])] * 3, ["x", "x", "y"]), "t.parquet")
+    assert "t.parquet has 2 columns 'x'" in run("map", "x", "t.parquet").err
+    assert run("map", "y", "t.parquet").out == "1\n"
+
+
+def test_columns_that_hold_no_integers(run: Run) -> None:
+    from decimal import Decimal
+
+    columns = {
+        "a": (pa.array([1.5]), "floats"),
+        "b": (pa.array(["x"]), "items of type string"),
+        "c": (pa.array([1], pa.uint64()), "unsigned 64-bit numbers"),
+        "d": (pa.array([Decimal("1.5")]), "decimal numbers"),
+        "e": (pa.array([1], pa.timestamp("s")), "dates"),
+        "f": (pa.array(["x"]).dictionary_encode(), "dictionary-encoded items"),
+        "g": (pa.array([[1]]), "lists"),
+    }
+    table = pa.table({name: column for name, (column, _) in columns.items()})
+    for path in (write(table, "d.arrow"), write(table, "d.parquet")):
+        for name, (_, words) in columns.items():
+            for rows in (path, write(table[:0], "e.arrow")):
+                assert run("count", f"1 + {name}", rows) == (
+                    1,
+                    "",
+                    f"exprjit: the column '{name}' of {rows} must hold integers of up to 64 bits, "
+                    f"not {words}\n  line 1, column 5\n    1 + {name}\n        ^\n",
+                )
+    np.save(
+        "d.npy", np.array([(1.5, 1, 1, 2)], [("a", "f4"), ("b", "u8"), ("c", "M8[s]"), ("x", int)])
+    )
+    for name, words in (("a", "floats"), ("b", "unsigned"), ("c", "dates")):
+        assert f"the column '{name}' of d.npy must hold integers of up to 64 bits, not {words}" in (
+            run("count", name, "d.npy").err
+        )
+    np.save("d.npy", np.array([(1j, 1)], [("z", complex), ("x", int)]))
+    assert run("count", "x", "d.npy").out == "1\n"
+    assert "'z' of d.npy is of type complex128, which cannot be written" in (
+        run("filter", "x", "d.npy").err
+    )
+
+
+def test_columns_that_a_format_cannot_hold(run: Run) -> None:
+    path = write(pa.table({"x": [1], "text": ["a"], "list": [[1]]}), "d.parquet")
+    assert "CSV cannot hold the column 'list', which is of type list<" in (
+        run("filter", "x", path).err
+    )
+    err = run("filter", "x", path, "-o", "o.npy").err
+    assert "a .npy file cannot hold the column 'text', which is of type string" in err
+    assert "choose others with --columns" in err
+    assert run("filter", "x", path, "--columns=x,text").out == "x,text\n1,a\n"
+    assert run("filter", "x", path, "-o", "o.arrow").status == 0
+    assert read("o.arrow").to_pylist() == [{"x": 1, "text": "a", "list": [1]}]
+    path = write(pa.table({"x": [1, None, 3]}), "d.arrow")
+    err = run("map", "x", path, "-o", "n.npy").err
+    assert "cannot hold that there is no value in row 1 of the column 'result'" in err
+    assert not os.path.exists("n.npy")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "npy"])
+def test_pandas_is_not_imported_by_the_way(child: Child, tmp_path: Path, ending: str) -> None:
+    """That takes longer than most files, and loses interrupts."""
+    path = write(pa.table({"x": [1, 2, 3]}), str(tmp_path / f"d.{ending}"))
+    answer = child(
+        f"""
+        import sys
+        from exprjit.tools import cli
+
+        for argv in (
+            ["count", "x", {path!r}],
+            ["count", "1", {path!r}],
+            ["filter", "x > 1", {path!r}, "-o", {path!r}],
+            ["map", "x", {path!r}, "--where=x > 1", "-o", {path!r}, "--append"],
+            ["map", "x / 2", {path!r}],
+        ):
+            print(cli.main(argv))
+        print("pandas" in sys.modules)
+        """
+    )
+    assert answer.split() == ["3", "0", "3", "0", "0", "0", "1", "1", "0", "False"]
+
+
+def test_arrow_and_numpy_may_be_missing(child: Child) -> None:
+    for name in ("pyarrow", "numpy"):
+        answer = child(
+            f"""
+            import sys
+            sys.modules[{name!r}] = None
+            from exprjit.tools import cli
+
+            sys.stderr = sys.stdout
+            for command in ("map", "filter", "count"):
+                print(cli.main([command, "x", "data.csv"]))
+            print(cli.main(["count", "x", "data.txt"]))
+            """
+        )
+        lines = answer.splitlines()
+        told = f"exprjit: files need {name}, which cannot be imported: "
+        assert [line.startswith(told) for line in lines[0:9:3]] == [True] * 3
+        assert lines[1:9:3] == ["  hint: pip install 'exprjit[files]'"] * 3
+        assert (lines[2:9:3], lines[-1]) == (["1"] * 3, "2")
+
+
+# CSV. ----------------------------------------------------------------------------------------
+
+
+def csv(text: str | bytes, name: str = "d.csv") -> str:
+    Path(name).write_bytes(text if isinstance(text, bytes) else text.encode())
+    return name
+
+
+def test_csv_passes_text_as_it_stands(run: Run) -> None:
+    text = (
+        "x,when,amount,text\n"
+        '1,2020-01-01,1.10,"a ""quoted"", text"\n'
+        "2,01/02/03,007,  blanks  \n"
+        '3,,1e3,"two\nlines"\n'
+    )
+    assert run("filter", "x != 2", csv(text)).out == (
+        'x,when,amount,text\n1,2020-01-01,1.10,"a ""quoted"", text"\n3,,1e3,"two\nlines"\n'
+    )
+    assert run("map", "x", csv(text), "--append").out.splitlines()[2] == (
+        "2,01/02/03,007,  blanks  ,2"
+    )
+
+
+def test_csv_that_is_no_utf8_passes_too(run: Run) -> None:
+    path = csv("x,y,text\n1,true,é\n2,false,\n".encode("latin-1") + b'3,true,"a,\xe9"\n')
+    assert run("filter", "x and y", path, "-o", "o.csv").status == 0
+    assert Path("o.csv").read_bytes() == b'x,y,text\n1,true,\xe9\n3,true,"a,\xe9"\n'
+    assert "in UTF-8" in run("count", "x", csv("x,é\n1,2\n".encode("latin-1"))).err
+
+
+def test_csv_in_its_varieties(run: Run) -> None:
+    for text in (
+        "x,y\n1,2\n3,4\n",
+        "x,y\r\n1,2\r\n3,4\r\n",
+        "x,y\n1,2\n3,4",
+        "\ufeffx,y\n1,2\n3,4\n",
+        '"x","y"\n"1", 2\n\n3 ,4\n\n',
+        "y,z,x\n2,,1\n4,a,3\n",
+    ):
+        assert run("map", "x * 10 + y", csv(text)).out == "12\n34\n"
+    assert run("map", "x", csv("x\n")).out == ""
+    assert run("map", "x", csv("x\n\n5\n\n")).out == "5\n"
+    assert run("filter", "x", csv("x,y\n")).out == "x,y\n"
+    assert run("map", "x", csv("x,y\nNA,1\n,2\nnull,3\nNaN,4\n5,5\n")).out == "NA\n" * 4 + "5\n"
+    assert run("map", "x + 1", csv("x\ntrue\nFalse\nTRUE\n")).out == "2\n1\n2\n"
+    assert run("map", "x + 1", csv("x,y\nNA,1\nfalse,1\n")).out == "NA\n1\n"
+    assert run("map", "x", csv("x\n-9223372036854775808\n")).out == f"{-(2**63)}\n"
+    assert run("filter", "x", csv("a b,x,\n1,2,3\n")).out == "a b,x,\n1,2,3\n"
+
+
+def test_values_of_csv_that_are_no_integers(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text, value, row in (
+        ("x\n1\n2\n1.5\n", "1.5", 2),
+        ("x,y\n1,2\n9223372036854775808,3\n", "9223372036854775808", 1),
+        ("x,y\n" + "1,2\n" * 1_500_000 + "ten,3\n1,2\n", "ten", 1_500_000),
+        ("x\n1\ntrue\n", "true", 1),
+        ("x\n\n1\n ten \n", "ten", 1),
+    ):
+        status, _, err = run("count", "1 + x", csv(text))
+        assert status == 1
+        words = f"the column 'x' of d.csv must hold integers of up to 64 bits, not '{value}', in"
+        assert f"{words} row {row:,}\n  line 1, column 5\n" in err.replace("' ten '", "'ten'")
+    assert "'x' of d.csv must hold true or false, not '7', in row 1\n" in (
+        run("count", "x", csv("x\ntrue\n7\n")).err
+    )
+    monkeypatch.setattr(csv_source, "BLOCK", 1000)
+    late = "x,y\n" + "1,2\n" * 1000 + "1,2.5\n"
+    err = run("filter", "x", csv(late), "-o", "o.parquet").err
+    assert (
+        "the column 'y' of d.csv begins with items of type int64, and has '2.5' in row 1,000\n"
+        in err
+    )
+    assert run("filter", "x > 1", csv(late)) == (0, "x,y\n", "")
+    assert "d.csv: CSV parse error: Expected 2 columns, got 1" in (
+        run("count", "x", csv("x,y\n1,2\n3\n")).err
+    )
+
+
+def test_an_only_column_has_no_empty_lines(run: Run) -> None:
+    path = write(pa.table({"x": [1, 2, 3], "text": ["", None, "a"]}), "d.parquet")
+    assert run("filter", "x", path, "--columns=text").out == 'text\n""\nNA\na\n'
+    path = write(pa.table({"x": [1, None]}), "d.parquet")
+    assert run("map", "x", path, "-o", "o.csv").status == 0
+    assert Path("o.csv").read_text() == "result\n1\nNA\n"
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.usefixtures("short_chunks")
+def test_csv_is_quoted_as_the_standard_library_does(run: Run, seed: int) -> None:
+    import csv as standard
+    import random
+
+    rng = random.Random(seed)
+    pieces = ["", ",", '"', "\n", "\r", "a", " ", "é", "1", "'"]
+    rows = [
+        (place, *("".join(rng.choices(pieces, k=rng.randrange(4))) for _ in range(3)))
+        for place in range(60)
+    ]
+    table = pa.table(dict(zip(["x", "a", "b", "c,d"], zip(*rows, strict=True), strict=True)))
+    assert run("filter", "x + 1", write(table, "d.arrow"), "-o", "o.csv").status == 0
+    lines = []
+    for row in (table.column_names, *rows):
+        line = io.StringIO(newline="")
+        # Both characters are quoted only if both end lines.
+        standard.writer(line, lineterminator="\r\n").writerow(row)
+        lines.append(line.getvalue().removesuffix("\r\n") + "\n")
+    assert Path("o.csv").read_bytes().decode() == "".join(lines)
+
+
+# Output. -------------------------------------------------------------------------------------
+
+
+def test_output_is_replaced_only_when_it_is_complete(run: Run, tmp_path: Path) -> None:
+    path = write(pa.table({"x": [1, 2, 0]}), "d.parquet")
+    for ending in ("csv", "parquet", "arrow", "npy"):
+        output = tmp_path / f"o.{ending}"
+        output.write_text("before")
+        output.chmod(0o604)
+        assert run("map", "6 / x", path, "-o", output).status == 1
+        assert output.read_text() == "before"
+        assert run("map", "6 * x", path, "-o", output).status == 0
+        assert output.read_bytes() != b"before"
+        assert output.stat().st_mode & 0o777 == 0o604
+    assert sorted(os.listdir()) == ["d.parquet", "o.arrow", "o.csv", "o.npy", "o.parquet"]
+    old = os.umask(0o027)
+    try:
+        run("map", "x", path, "-o", "new.csv")
+    finally:
+        os.umask(old)
+    assert os.stat("new.csv").st_mode & 0o777 == 0o640
+
+
+def test_a_file_may_be_replaced_by_its_own_rows(run: Run) -> None:
+    for ending in ("csv", "parquet", "arrow"):
+        path = write(pa.table({"x": range(50), "text": ["a"] * 50}), f"d.{ending}")
+        assert run("filter", "x % 10 == 0", path, "-o", path).status == 0
+        assert read(path)["x"].to_pylist() == [0, 10, 20, 30, 40]
+
+
+def test_where_output_goes(run: Run, tmp_path: Path) -> None:
+    path = write(pa.table({"x": [1, 2]}), "d.parquet")
+    (tmp_path / "real.csv").write_text("")
+    os.symlink("real.csv", "link.csv")
+    assert run("map", "x", path, "-o", "link.csv").status == 0
+    assert os.path.islink("link.csv")
+    assert Path("real.csv").read_text() == "result\n1\n2\n"
+    assert run("map", "x", path, "-o", "-").out == "1\n2\n"
+    assert run("filter", "x", path, "-o", "/dev/null").status == 0
+    assert not os.path.isfile("/dev/null")
+    err = run("map", "x", path, "-o", "none/o.csv").err
+    assert err == "exprjit: none/o.csv: No such file or directory\n"
+    (tmp_path / "folder.csv").mkdir()
+    assert run("map", "x", path, "-o", "folder.csv").err == (
+        "exprjit: folder.csv: Is a directory\n"
+    )
+    os.mkfifo("pipe.npy")
+    reader = os.open("pipe.npy", os.O_RDONLY | os.O_NONBLOCK)
+    assert "it cannot be a pipe" in run("map", "x", path, "-o", "pipe.npy").err
+    os.close(reader)
+
+
+def test_what_may_not_be_written_is_not_replaced(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(pa.table({"x": [1, 2]}), "d.parquet")
+    (tmp_path / "o.csv").write_text("before")
+    (tmp_path / "o.csv").chmod(0o444)
+    if os.geteuid() == 0:  # Who may write anything.
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    assert run("map", "x", path, "-o", "o.csv").err == "exprjit: o.csv: Permission denied\n"
+    assert (tmp_path / "o.csv").read_text() == "before"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow"])
+def test_output_that_cannot_be_written(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / "d.parquet"
+    write(pa.table({"x": range(300_000)}), str(path))
+    (tmp_path / f"full.{ending}").symlink_to("/dev/full")
+    done = process("map", "x", "d.parquet", "-o", f"full.{ending}", cwd=tmp_path, text=True)
+    assert done.returncode == 1
+    assert done.stderr == f"exprjit: full.{ending}: No space left on device\n"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "exprjit", "map", "x", str(path)],
+            cwd=ROOT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (done.returncode, done.stderr) == (1, "exprjit: No space left on device\n")
+
+
+# Pipes and processes. ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "arrows", "npy"])
+def test_standard_input(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"d.{ending}"
+    write(pa.table({"x": range(1000), "y": [1] * 1000}), str(path))
+    format = f"--format={'arrow' if ending == 'arrows' else ending}"
+    done = process("filter", "x % 500 == y", "-", format, cwd=tmp_path, input=path.read_bytes())
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"x,y\n1,1\n501,1\n", b"")
+    with path.open("rb") as file:
+        done = process("count", "x % 500 == y", "-", format, cwd=tmp_path, stdin=file)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"2\n", b"")
+    done = process("count", "z", "-", format, cwd=tmp_path, input=path.read_bytes())
+    assert done.returncode == 1
+    assert b"exprjit: standard input has no column 'z'" in done.stderr
+
+
+def test_a_value_on_standard_input_that_is_no_integer(tmp_path: Path) -> None:
+    done = process("count", "x", "-", "--format=csv", cwd=tmp_path, input=b"x\n1\nten\n")
+    assert done.returncode == 1
+    assert (
+        b"of standard input must hold integers of up to 64 bits, not 'ten', in row 1\n"
+        in done.stderr
+    )
+
+
+def test_a_pipe_is_not_read_to_its_end_first(tmp_path: Path) -> None:
+    """Rows that never end are filtered, until nobody wants more of them."""
+    python = f"PYTHONPATH='{ROOT}' '{sys.executable}' -m exprjit"
+    rows = f"'{sys.executable}' -c 'print(\"x,y\")\nwhile True: print(\"5,6\\n\" * 50000)'"
+    command = f"({rows}) 2>/dev/null | {python} map 'x * y' - --format=csv | head -n 3"
+    done = subprocess.run(
+        ["bash", "-c", f"{command}; echo ${{PIPESTATUS[1]}}"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        timeout=60,
+    )
+    assert (done.stdout, done.stderr) == ("30\n30\n30\n141\n", "")
+
+
+def test_a_file_larger_than_the_memory_that_it_takes(tmp_path: Path) -> None:
+    """A row group of 320 MB, and an array of 800 MB that is a hole."""
+    rows = 40_000_000
+    schema = pa.schema({"x": pa.int64()})
+    chunk = pa.record_batch([pa.array(np.full(rows // 40, 7))], schema=schema)
+    with pq.ParquetWriter(tmp_path / "d.parquet", schema) as writer:
+        table = pa.Table.from_batches([chunk] * 40)
+        writer.write_table(table, row_group_size=rows)
+    del table
+    program = """
+import resource, sys
+from exprjit.tools import cli
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import numpy, pyarrow.parquet, pyarrow.compute
+loaded = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+status = cli.main(sys.argv[1:])
+used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - loaded
+print(status, used)
+"""
+    for argv in (
+        ["count", "x % 8 == 7", "d.parquet"],
+        ["map", "x + 1", "d.parquet", "-o", "o.parquet"],
+    ):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *argv],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.stderr == ""
+        status, used = map(int, done.stdout.split()[-2:])
+        assert status == 0
+        assert used < 120_000, "KiB"
+        if argv[0] == "count":
+            assert done.stdout.splitlines()[0] == str(rows)
+    assert pq.ParquetFile(tmp_path / "o.parquet").metadata.num_rows == rows
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "npy"])
+def test_an_interrupt_leaves_nothing_half_made(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"o.{ending}").write_text("before")
+    child = subprocess.Popen(
+        [sys.executable, "-m", "exprjit", "map", "x", "-", "--format=csv", "-o", f"o.{ending}"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # What a shell starts in the background ignores it, and so do its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert child.stdin is not None
+    child.stdin.write(b"x\n" + b"5\n" * 3_000_000)
+    child.stdin.flush()
+    for _ in range(1000):
+        if any(name.endswith(".part") for name in os.listdir(tmp_path)):
+            break
+        time.sleep(0.01)
+    else:
+        pytest.fail("no output has been begun")
+    time.sleep(0.1)
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate()
+    assert (child.returncode, err) == (130, b"")
+    assert os.listdir(tmp_path) == [f"o.{ending}"]
+    assert (tmp_path / f"o.{ending}").read_text() == "before"
+
+
+# Progress. -----------------------------------------------------------------------------------
+
+
+class Terminal:
+    """What is written to a terminal."""
+
+    def __init__(self) -> None:
+        self.master, slave = pty.openpty()
+        self.stream = open(slave, "w")  # noqa: SIM115
+
+    def written(self) -> str:
+        """What has been written since the last time."""
+        self.stream.write("\0")
+        self.stream.flush()
+        text = b""
+        while not text.endswith(b"\0"):
+            text += os.read(self.master, 1 << 16)
+        return text[:-1].decode()
+
+    def close(self) -> None:
+        self.stream.close()
+        os.close(self.master)
+
+
+@pytest.fixture
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., tuple[int, str]]]:
+    """Runs a command whose standard error is a terminal: the status, and what is written there."""
+    monkeypatch.setattr(progress, "PATIENCE", 0)
+    monkeypatch.setattr(progress, "PERIOD", 0)
+    terminal = Terminal()
+
+    def run_(*argv: str) -> tuple[int, str]:
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", terminal.stream)
+            return cli.main(argv), terminal.written()
+
+    yield run_
+    terminal.close()
+
+
+@pytest.mark.usefixtures("short_chunks")
+def test_progress_is_shown_on_a_terminal_and_goes_away(
+    on_terminal: Callable[..., tuple[int, str]],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    table = pa.table({"x": range(21), "y": [1] * 20 + [0]})
+    for ending, rows in (("parquet", 7), ("npy", 7), ("arrow", 3)):
+        path = write(table, str(tmp_path / f"d.{ending}"))
+        status, written = on_terminal("count", "x < 5", path)
+        assert (status, capsys.readouterr().out) == (0, "5\n")
+        shown = written.split("\r")[1:]
+        assert [line.endswith("\x1b[K") for line in shown] == [True] * len(shown)
+        assert len(shown) >= 4
+        assert shown[-1] == "\x1b[K"
+        first, last = (line[: -len("\x1b[K")] for line in (shown[0], shown[-2]))
+        assert first.endswith(f"%  {rows} rows")
+        assert last == f"d.{ending}  [{'#' * 20}] 100%  21 rows"
+    # It goes away before an error is told.
+    status, written = on_terminal("count", "5 / y", path)
+    assert status == 1
+    assert "rows\x1b[K\r\x1b[Kexprjit: division by zero" in written
+
+
+def test_progress_where_nobody_knows_how_much_there_is(
+    on_terminal: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    path = write(pa.table({"x": range(10)}), str(tmp_path / "d.arrows"))
+    _, written = on_terminal("count", "x", path)
+    assert "\rd.arrows  10 rows\x1b[K" in written
+
+
+def test_a_long_name_does_not_wrap(
+    on_terminal: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
+    path = str(tmp_path / ("long" * 50 + "\n.arrow"))
+    write(pa.table({"x": range(10)}), path)
+    status, written = on_terminal("count", "x", path)
+    assert status == 0
+    assert "\n" not in written
+    assert max(map(len, written.split("\r"))) < 80
+
+
+def test_rows_are_not_mixed_with_progress(
+    on_terminal: Callable[..., tuple[int, str]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    path = write(pa.table({"x": range(10)}), str(tmp_path / "d.arrow"))
+    terminal = Terminal()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal.stream)
+        assert on_terminal("map", "x", path) == (0, "")
+        assert terminal.written().split() == [*map(str, range(10))]
+        assert "10 rows" in on_terminal("map", "x", path, "-o", str(tmp_path / "o.csv"))[1]
+        assert "10 rows" in on_terminal("count", "x", path)[1]
+    terminal.close()
+
+
+def test_progress_is_for_terminals_only(run: Run) -> None:
+    path = write(pa.table({"x": range(10)}), "d.csv")
+    assert run("count", "x", path) == (0, "9\n", "")
+
+
+def test_the_examples_of_the_readme(run: Run) -> None:
+    import shlex
+
+    lines = [
+        line.split("#")[0]
+        for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith(tuple(f"    exprjit {name} " for name in ("map", "filter", "count")))
+    ]
+    assert len(lines) == 3
+    table = pa.table({"price": [100, 250], "qty": [2, 0]})
+    for name in ("data.csv", "data.parquet"):
+        write(table, name)
+    np.save("data.npy", np.arange(10))
+    for line in lines:
+        status, _, err = run(*shlex.split(line)[1:])
+        assert (status, err) == (0, ""), line
