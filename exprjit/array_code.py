@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from . import compiler
-from .errors import ExprLimitError, ExprOverflowError
+from .errors import ExprLimitError, ExprOverflowError, VerificationError
 from .formula import Formula
 from .ir.facts import Facts, facts
 from .ir.graph import Graph, GraphTooLarge
@@ -82,8 +82,12 @@ def columns_of(formula: Formula, where: Formula | bool) -> tuple[str, ...]:
     return (*formula.params, *more)
 
 
-def sweep(task: Task, features: compiler.Features | None) -> Sweep:
-    """What runs a task: machine code for a CPU, where there can be some; None wants none."""
+def sweep(task: Task, features: compiler.Features | None, verify: bool = False) -> Sweep:
+    """What runs a task: machine code for a CPU, where there can be some; None wants none.
+
+    verify: whether to interpret as well, and raise VerificationError if that differs.  (Where C
+    functions are called it does not, since they would be called twice.)
+    """
     try:
         if features is None:
             raise compiler.Unavailable("it is not wanted")
@@ -94,7 +98,16 @@ def sweep(task: Task, features: compiler.Features | None) -> Sweep:
         return Sweep(interpreted_kernel(task.plan, task.interpret), None, task.plan.kernel)
     # C functions are called as they are from Python: by one thread at a time.
     call = prototype(bool(_externs(task)))(installed.address)
-    return Sweep(call, installed.owner, task.plan.kernel, installed.log, code.lanes)
+    compiled = Sweep(call, installed.owner, task.plan.kernel, installed.log, code.lanes)
+    if not verify or _externs(task):
+        return compiled
+    from .runtime.verified import verified_kernel
+
+    def differ(text: str) -> VerificationError:
+        return VerificationError(f"the interpreter {text}; please report this", task.formula.source)
+
+    interpreted = interpreted_kernel(task.plan, task.interpret)
+    return compiled._replace(kernel=verified_kernel(task.plan, compiled, interpreted, differ))
 
 
 def _externs(task: Task) -> int:

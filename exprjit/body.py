@@ -172,7 +172,8 @@ class Body:
         known = self.sweeps.get(task)
         if known is None:
             features = None if self.options.backend == "interpreter" else self.features
-            known = self.sweeps.setdefault(task, sweep(task, features))
+            made = sweep(task, features, self.options.verify)
+            known = self.sweeps.setdefault(task, made)
         return known
 
     def entry(self, kernel: str) -> int:

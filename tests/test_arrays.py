@@ -17,7 +17,7 @@ import pytest
 from children import Child
 
 import exprjit
-from exprjit import array_run
+from exprjit import array_code, array_run
 from exprjit.runtime import cpu, memory
 from exprjit.runtime.sweep import PIECE
 from exprjit.tools.generate import program
@@ -579,6 +579,44 @@ def test_nothing_outside_the_arrays_is_touched(
         assert list(f.map(y, y, out=out)) == by_row(f, [y, y])
         small = guarded(length, at_start).view("bool")
         assert list(g.mask(y, 5, out=small)) == [value > 5 for value in y]
+
+
+# Verified functions. -----------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_verified_functions_over_arrays() -> None:
+    rng = random.Random(2)
+    for source in ("x / 7 + y", "x / y", "x > y and x % 3 == 0", "x * x - y"):
+        f = exprjit.compile(source, params=("x", "y"), verify=True)
+        for length in (0, 1, 31, 100):
+            check_all_kernels(f, [numbers(rng, length), numbers(rng, length)])
+
+
+KERNELS = (
+    "map", "mask", "bitmap", "indices", "count", "sum", "max", "argmax", "first",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_verified_function_finds_what_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, kernel: str
+) -> None:
+    """Machine code of another formula, in one row of many."""
+    right = exprjit.compile("x % 100 > 50 ? x : 0", verify=True)
+    wrong = exprjit.compile("x == 77 ? 1000 : x == 99 ? 0 : x % 100 > 50 ? x : 0")
+    x = np.full(120, 99) if kernel == "first" else np.arange(120)
+    getattr(right, kernel)(x)
+    code = array_code._code
+    monkeypatch.setattr(
+        array_code,
+        "_code",
+        lambda task, features: code(task._replace(formula=wrong.formula), features),
+    )
+    exprjit.cache_clear()
+    broken = exprjit.compile("x % 100 > 50 ? x : 0", verify=True)
+    with pytest.raises(exprjit.VerificationError, match="the interpreter"):
+        getattr(broken, kernel)(x)
 
 
 # What is as it was. ------------------------------------------------------------------------

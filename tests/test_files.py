@@ -569,6 +569,54 @@ def test_values_of_csv_that_are_no_integers(run: Run, monkeypatch: pytest.Monkey
     )
 
 
+def test_where_rows_of_csv_end() -> None:
+    """Beside a reader that goes from character to character."""
+    import random
+
+    def slowly(text: str) -> int:
+        end, in_quotes, begins = 0, False, True
+        for place, character in enumerate(text):
+            if in_quotes:
+                # Two quotes are one that does not end them: they are left and entered again.
+                in_quotes = character != '"'
+                begins = not in_quotes and text[place + 1 : place + 2] == '"'
+            elif character == '"' and begins:
+                in_quotes, begins = True, False
+            else:
+                begins = character in ",\r\n"
+                if character in "\r\n":
+                    end = place + 1
+        return end
+
+    rng = random.Random(7)
+    pieces = ["a", ",", '"', "\n", '""', ',"x"', "\r\n", ',"q\nr"', '"a""b",', "b", "\r"]
+    found = set()
+    for _ in range(20_000):
+        text = "".join(rng.choices(pieces, k=rng.randrange(14)))
+        wanted = slowly(text)
+        found.add(wanted)
+        got = csv_source.rows_end(text.encode())
+        assert got == wanted, text
+    assert len(found) > 20
+    for text in ('"' + '""a,' * 100_000, 'a,"b""c",' * 30_000, 'a"b,' * 30_000, ',"\n"' * 300_000):
+        begin = time.perf_counter()
+        assert csv_source.rows_end(text.encode()) == 0
+        assert time.perf_counter() - begin < 5
+
+
+@pytest.mark.usefixtures("short_chunks")
+def test_rows_of_csv_over_the_ends_of_blocks(run: Run) -> None:
+    lines = ['1,"a, b"', "2,", '3,"two\nlines\r\n, ""and"" more"', "4," + "long" * 40, "", "5,x"]
+    text = "x,text\n" + "\n".join(lines * 7) + "\n"
+    wanted = "x,text\n" + "\n".join(line for line in lines * 7 if line) + "\n"
+    assert run("filter", "x", csv(text)).out == wanted
+    assert run("count", "x == 3", csv(text)).out == "7\n"
+    # Quotes within a field are characters like others.
+    stray = 'x,text\n1,5" pipe\n2,"two\nlines"\n' + "3,y\n" * 40
+    out = run("filter", "x < 3", csv(stray)).out
+    assert out == 'x,text\n1,"5"" pipe"\n2,"two\nlines"\n'
+
+
 def test_an_only_column_has_no_empty_lines(run: Run) -> None:
     path = write(pa.table({"x": [1, 2, 3], "text": ["", None, "a"]}), "d.parquet")
     assert run("filter", "x", path, "--columns=text").out == 'text\n""\nNA\na\n'

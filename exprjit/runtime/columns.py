@@ -101,12 +101,21 @@ def refusal(letter: str, items: str, what: str, hints: Mapping[str, str] = _HINT
     return ExprTypeError(f"{what} must hold integers of up to 64 bits, not {held}", hint=hint)
 
 
+#: The keys of ITEM_TYPES by the dtypes of NumPy that were met: these are few.
+_item_types: dict[Any, str] = {}
+
+
 def item_type(dtype: Any, what: str, hints: Mapping[str, str] = _HINTS) -> str:
     """The key of ITEM_TYPES for a dtype of NumPy, whatever its byte order.
 
     Raises ExprTypeError, for which `what` and `hints` are.
     """
-    name: str = dtype.newbyteorder("=").name
+    name = _item_types.get(dtype)
+    if name is None:
+        name = dtype.newbyteorder("=").name
+        if name in ITEM_TYPES:
+            # To look it up is ten times faster than to ask.
+            _item_types[dtype] = name
     if name in ITEM_TYPES:
         return name
     raise refusal(dtype.kind, f"items of type {dtype}", what, hints)

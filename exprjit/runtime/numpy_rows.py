@@ -41,8 +41,12 @@ def may_disturb(out: Any, array: Any) -> bool:
     """
     import numpy as np
 
-    same = address(out) == address(array) and out.itemsize == array.itemsize
-    return not same and np.may_share_memory(out, array)
+    here, there = address(out), address(array)
+    if here == there and out.itemsize == array.itemsize:
+        return False
+    if out.flags.c_contiguous and array.flags.c_contiguous:
+        return bool(here < there + array.nbytes and there < here + out.nbytes)
+    return bool(np.may_share_memory(out, array))
 
 
 class NumpyRows:

@@ -117,9 +117,9 @@ def run(
     for start in range(rows.start, rows.stop, PIECE):
         for row, is_found in _ends(sweep, state, start, min(start + PIECE, rows.stop)):
             if is_found:
-                return _outcome(sweep, state, row)
+                return outcome(sweep, state, row)
             failed(row)
-    return _outcome(sweep, state, None)
+    return outcome(sweep, state, None)
 
 
 def outgrow_cache(kinds: Sequence[str], rows: int) -> bool:
@@ -155,9 +155,10 @@ def _ends(sweep: Sweep, state: Any, start: int, stop: int) -> Iterator[tuple[int
         row = sweep.kernel(state, row + 1, stop)
 
 
-def _outcome(sweep: Sweep, state: Any, found: int | None) -> Outcome:
+def outcome(sweep: Sweep, state: Any, found: int | None) -> Outcome:
     """What is in a state after the last row, together with what the lanes have found."""
-    name, best, row = sweep.name, state[State.BEST], state[State.ROW]
+    name, best = sweep.name, state[State.BEST]
+    row = state[State.ROW] if name.startswith("arg") else -1
     lanes = state[len(state) - sweep.lanes :] if sweep.lanes else []
     half = len(lanes) // 2
     if name == "first":
@@ -229,16 +230,16 @@ class _Team:
                 if is_found or not self.goes_on:
                     self.over = True
                     break
-        return _outcome(sweep, state, None)
+        return outcome(sweep, state, None)
 
 
 def joined(name: str, outcomes: list[Outcome]) -> Outcome:
     """What sweeps over parts of the rows give together."""
-    found = sum(outcome.found for outcome in outcomes)
+    found = sum(part.found for part in outcomes)
     if name in _FIRST:
         choose = min if name.endswith("min") else max
-        best = choose((outcome.best for outcome in outcomes), default=_FIRST[name])
+        best = choose((part.best for part in outcomes), default=_FIRST[name])
     else:
-        best = sum(outcome.best for outcome in outcomes)
+        best = sum(part.best for part in outcomes)
     rows = [o.row for o in outcomes if o.row is not None and (name == "first" or o.best == best)]
     return Outcome(best, min(rows, default=None), found)

@@ -26,6 +26,7 @@ FIRST_LANE: Final = 32
 #: From here on they are what is the same for all rows.
 SHARED: Final = 1 << 20
 
+
 class Form(NamedTuple):
     """What is computed as if there were such a node."""
 
