@@ -98,7 +98,8 @@ def sweep(task: Task, features: compiler.Features | None, verify: bool = False) 
         return Sweep(interpreted_kernel(task.plan, task.interpret), None, task.plan.kernel)
     # C functions are called as they are from Python: by one thread at a time.
     call = prototype(bool(_externs(task)))(installed.address)
-    compiled = Sweep(call, installed.owner, task.plan.kernel, installed.log, code.lanes)
+    at = installed.address
+    compiled = Sweep(call, installed.owner, task.plan.kernel, installed.log, code.lanes, at)
     if not verify or _externs(task):
         return compiled
     from .runtime.verified import verified_kernel

@@ -48,8 +48,6 @@ def make_ufunc(body: Body, restore: Callable[[str, dict[str, Any]], Any]) -> Any
 
 def _kernels(body: Body) -> ufunc.Kernels:
     """Raises Unavailable, ExprLimitError, FrameTooLarge."""
-    from ctypes import c_void_p, cast
-
     formula = body.formula
     if body.options.backend == "interpreter":
         raise compiler.Unavailable("it is not wanted")
@@ -61,7 +59,7 @@ def _kernels(body: Body) -> ufunc.Kernels:
         raise compiler.Unavailable("columns are interpreted")
     by_steps = compiler.installed(_by_steps(task, body.features))
     return ufunc.Kernels(
-        dense=cast(dense.kernel, c_void_p).value or 0,  # type: ignore[arg-type]
+        dense=dense.address,
         by_steps=by_steps.address,
         log=by_steps.log,
         lanes=dense.lanes,

@@ -13,6 +13,9 @@ np = pytest.importorskip("numpy")
 da = pytest.importorskip("dask.array")
 dd = pytest.importorskip("dask.dataframe")
 
+# This depends on other libraries more than on the version of Python.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def columns() -> tuple[Any, Any]:
@@ -105,7 +108,6 @@ def test_what_needs_row_numbers_is_refused(columns: tuple[Any, Any]) -> None:
         exprjit.compile("x + y").map(x)
 
 
-@pytest.mark.slow
 def test_on_a_cluster_of_two_processes(child: Child) -> None:
     pytest.importorskip("distributed")
     answer = child(

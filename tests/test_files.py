@@ -23,6 +23,9 @@ np = pytest.importorskip("numpy")
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
+# This depends on other libraries more than on the version of Python.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -22,6 +22,9 @@ from exprjit.x86.rows import ITEM_TYPES, SCALAR_COLUMN
 
 np = pytest.importorskip("numpy")
 
+# This depends on other libraries more than on the version of Python.
+pytestmark = pytest.mark.slow
+
 #: What the rows of a column have: a number, or None where there is no value.
 Rows = Sequence["int | None"]
 

@@ -71,7 +71,7 @@ for source in SOURCES:
     for overflow in ("wrap", "raise"):
         f = exprjit.compile(source, ("x", "y"), overflow=overflow)
         sweep = f._body.sweep(Task(f.formula, False, Plan("map", ("int64", "int64"))))
-        address = ctypes.cast(sweep.kernel, ctypes.c_void_p).value
+        address = sweep.address
         for name, (x, y) in columns.items():
             arrays = np.array(x), np.array(y)
             wanted = [f(a, b) for a, b in zip(x, y)]

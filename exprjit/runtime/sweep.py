@@ -35,6 +35,7 @@ class Sweep(NamedTuple):
     kernel: the machine code, or what interprets instead; owner: what keeps it.  name: what the
     kernel is for, a key of x86/rows.py's KERNELS.  log, lanes: how many words behind the columns it
     needs, for results of C functions or for what its lanes have found; it never needs both.
+    address: of the machine code, 0 for what interprets.
     """
 
     kernel: Kernel
@@ -42,6 +43,7 @@ class Sweep(NamedTuple):
     name: str
     log: int = 0
     lanes: int = 0
+    address: int = 0
 
 
 class Outcome(NamedTuple):
