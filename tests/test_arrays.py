@@ -33,7 +33,9 @@ LEVELS = [
     for level, needed in (("scalar", set()), ("avx2", cpu.AVX2), ("avx512", cpu.AVX512))
     if needed <= cpu.detected()
 ]
-ENGINES = [*LEVELS, "interpreter"]
+#: What a Python has to do with it is the same on all levels.
+SOME = [*(pytest.param(name, marks=pytest.mark.slow) for name in LEVELS[:-1]), LEVELS[-1]]
+ENGINES = [*SOME, "interpreter"]
 
 
 @pytest.fixture(params=ENGINES)
@@ -153,6 +155,7 @@ def test_every_operator(make: Callable[..., Any], source: str, overflow: str) ->
         check_all_kernels(f, columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(30))
 def test_generated_programs(make: Callable[..., Any], seed: int) -> None:
     rng = random.Random(seed)

@@ -48,7 +48,11 @@ needs_native = pytest.mark.skipif(
 HAVE_LOCK: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
-@pytest.fixture(params=[*LEVELS, "interpreter"])
+#: What a Python has to do with it is the same on all levels.
+SOME = [*(pytest.param(name, marks=pytest.mark.slow) for name in LEVELS[:-1]), LEVELS[-1]]
+
+
+@pytest.fixture(params=[*SOME, "interpreter"])
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Compiles for one of the levels, or for the interpreter, whose ufuncs give objects."""
     if request.param == "interpreter":
@@ -916,7 +920,7 @@ def slow_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return calls
 
 
-@pytest.fixture(params=LEVELS)
+@pytest.fixture(params=SOME)
 def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("EXPRJIT_CPU", request.param)
     return str(request.param)
