@@ -17,7 +17,7 @@ from .avx2_division import is_wide as is_wide_division
 from .avx2_products import KEYS, shift_right, sign
 from .avx2_products import VALUES as PRODUCTS
 from .avx2_products import is_wide as is_wide_product
-from .lane_arithmetic import by_lane, moved_bits
+from .lane_arithmetic import by_lane, moved_bits, simple
 from .lanes import Isa, Lanes, Lowering
 
 VALUES: dict[str, Lowering] = {}
@@ -25,20 +25,11 @@ MASKS: dict[str, Lowering] = {}
 SIGNS: dict[str, Lowering] = {}
 
 
-def _simple(key: str) -> Lowering:
-    """An instruction that does just that."""
-
-    def lower(s: Lanes, node: Node, register: int) -> None:
-        s.emit(key, register, *map(s.value, node.args))
-
-    return lower
-
-
 VALUES.update(
-    add=_simple("vpaddq256_xxx"),
-    sub=_simple("vpsubq256_xxx"),
-    bitor=_simple("vpor256_xxx"),
-    bitxor=_simple("vpxor256_xxx"),
+    add=simple("vpaddq256_xxx"),
+    sub=simple("vpsubq256_xxx"),
+    bitor=simple("vpor256_xxx"),
+    bitxor=simple("vpxor256_xxx"),
 )
 
 # Masks. --------------------------------------------------------------------------------------

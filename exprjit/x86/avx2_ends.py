@@ -9,7 +9,7 @@ from .assembler import Label, Line, line
 from .avx2 import AVX2
 from .avx2_products import shift_right
 from .lane_alloc import YMM
-from .lane_ends import KEPT, OUT, SPARE, TEMPORARY, Needs
+from .lane_ends import ACCUMULATORS, KEPT, OUT, SPARE, TEMPORARY, Needs, joined
 from .lanes import Here, NoLanes, Op, op
 from .registers import CC, RAX, Mem
 from .rows import ROW, Plan
@@ -20,9 +20,6 @@ _LOADS: Final = {
     "int8": "vpmovsxbq256", "uint32": "vpmovzxdq256", "uint16": "vpmovzxwq256",
     "uint8": "vpmovzxbq256", "bool": "vpmovzxbq256",
 }  # fmt: skip
-
-#: How many registers a vector of rows adds to.
-_ACCUMULATORS: Final = {"count": 1, "sum": 2, "min": 1, "max": 1, "argmin": 2, "argmax": 2}
 
 #: A register that holds nothing while the invariants are made.
 _LOW: Final = 0
@@ -36,7 +33,7 @@ class Avx2Ends:
     masks_tail = False
 
     def accumulators(self, plan: Plan, turns: int) -> int:
-        return _ACCUMULATORS.get(plan.kernel, 0) * turns
+        return ACCUMULATORS.get(plan.kernel, 0) * turns
 
     def load(self, kind: str, to: int, home: Mem, live: bool) -> list[Op]:
         return [op(f"{_LOADS[kind]}_xm", to, home)]
@@ -46,7 +43,7 @@ class Avx2Ends:
         above = s.invariant("const", 1 << bits)
         moved = [s.new() for _ in values]
         code += [op("vpaddq256_xxx", m, v, above) for m, v in zip(moved, values, strict=True)]
-        seen = _joined("vpor256_xxx", moved, s, code)
+        seen = joined("vpor256_xxx", moved, s, code)
         others = s.invariant("const", -(2 << bits) & (1 << 64) - 1)
         return [*code, op("vptest256_xx", seen, others), op("jcc_j", CC["ne"], away)]
 
@@ -55,7 +52,7 @@ class Avx2Ends:
     ) -> list[Op]:
         """Masks have all bits set, so the signs are enough of both."""
         code: list[Op] = []
-        seen = _joined("vpor256_xxx", [*bails, *signs], s, code)
+        seen = joined("vpor256_xxx", [*bails, *signs], s, code)
         return [
             *code,
             op("vmovmskpd256_rx", TEMPORARY, seen),
@@ -89,15 +86,6 @@ class Avx2Ends:
 
     def tail(self) -> list[Line]:
         raise AssertionError("there are no masks")
-
-
-def _joined(key: str, values: list[int], s: Needs, code: list[Op]) -> int:
-    """All of the values in one, in pairs and pairs of those."""
-    while len(values) > 1:
-        both = s.new()
-        code.append(op(key, both, values[0], values[1]))
-        values = [*values[2:], both]
-    return values[0]
 
 
 # What becomes of results. --------------------------------------------------------------------

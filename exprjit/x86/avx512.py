@@ -16,7 +16,7 @@ from ..language.operators import LONG, OPERATORS
 from .avx512_division import CONSTANT_LIMIT, double, fits, is_narrow
 from .avx512_division import VALUES as DIVISION
 from .avx512_logic import join_logic
-from .lane_arithmetic import Keys, by_lane, constant_power, moved_bits, upper_half
+from .lane_arithmetic import Keys, by_lane, constant_power, moved_bits, simple, upper_half
 from .lanes import Form, Isa, Lanes, Lowering
 
 KEYS: Final = Keys(
@@ -34,25 +34,16 @@ MASKS: dict[str, Lowering] = {}
 SIGNS: dict[str, Lowering] = {}
 
 
-def _simple(key: str) -> Lowering:
-    """An instruction that does just that."""
-
-    def lower(s: Lanes, node: Node, register: int) -> None:
-        s.emit(key, register, *map(s.value, node.args))
-
-    return lower
-
-
 VALUES.update(
-    add=_simple("vpaddq512_xxx"),
-    sub=_simple("vpsubq512_xxx"),
-    bitxor=_simple("vpxorq512_xxx"),
-    bitor=_simple("vporq512_xxx"),
-    min=_simple("vpminsq512_xxx"),
-    max=_simple("vpmaxsq512_xxx"),
-    abs=_simple("vpabsq512_xx"),
-    clz=_simple("vplzcntq512_xx"),
-    popcount=_simple("vpopcntq512_xx"),
+    add=simple("vpaddq512_xxx"),
+    sub=simple("vpsubq512_xxx"),
+    bitxor=simple("vpxorq512_xxx"),
+    bitor=simple("vporq512_xxx"),
+    min=simple("vpminsq512_xxx"),
+    max=simple("vpmaxsq512_xxx"),
+    abs=simple("vpabsq512_xx"),
+    clz=simple("vplzcntq512_xx"),
+    popcount=simple("vpopcntq512_xx"),
 )
 
 # Masks. --------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any, Final
 from .assembler import Label, Line, line
 from .avx512 import AVX512
 from .lane_alloc import ZMM
-from .lane_ends import KEPT, OUT, SPARE, TEMPORARY, Needs
+from .lane_ends import ACCUMULATORS, KEPT, OUT, SPARE, TEMPORARY, Needs, joined
 from .lanes import Here, Op, op
 from .registers import CC, RAX, RCX, Mem
 from .rows import ROW, STOP, Plan
@@ -38,7 +38,7 @@ class Avx512Ends:
     masks_tail = True
 
     def accumulators(self, plan: Plan, turns: int) -> int:
-        return _ACCUMULATORS.get(plan.kernel, 0) * turns
+        return ACCUMULATORS.get(plan.kernel, 0) * turns
 
     def load(self, kind: str, to: int, home: Mem, live: bool) -> list[Op]:
         key = _LOADS[kind]
@@ -71,10 +71,10 @@ class Avx512Ends:
     ) -> list[Op]:
         code: list[Op] = []
         if signs:
-            sign = _joined("vporq512_xxx", signs, s, code)
+            sign = joined("vporq512_xxx", signs, s, code)
             bails = [*bails, s.new()]
             code.append(op("vpmovq2m512_kx", bails[-1], sign))
-        mask = _joined("korb_kkk", bails, s, code)
+        mask = joined("korb_kkk", bails, s, code)
         if live:
             alive = s.new()
             code.append(op("kandb_kkk", alive, mask, LIVE))
@@ -119,18 +119,6 @@ class Avx512Ends:
 
 #: A register that holds nothing while the invariants are made.
 _LOW: Final = 0
-
-#: How many registers a vector of rows adds to.
-_ACCUMULATORS: Final = {"count": 1, "sum": 2, "min": 1, "max": 1, "argmin": 2, "argmax": 2}
-
-
-def _joined(key: str, values: list[int], s: Needs, code: list[Op]) -> int:
-    """All of the values in one, in pairs and pairs of those."""
-    while len(values) > 1:
-        both = s.new()
-        code.append(op(key, both, values[0], values[1]))
-        values = [*values[2:], both]
-    return values[0]
 
 
 # What becomes of results. --------------------------------------------------------------------
@@ -250,7 +238,7 @@ def _indices(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
     """Where no row counts, nothing is written; else whole vectors, of which the next goes on."""
     none = Label("none")
     code: list[Op] = []
-    any_ = _joined("korb_kkk", results, s, code)
+    any_ = joined("korb_kkk", results, s, code)
     code += [op("kortestb_kk", any_, any_), op("jcc_j", CC["e"], none)]
     numbers = _row_numbers(len(results), s, code)
     for mask, rows in zip(results, numbers, strict=True):

@@ -25,6 +25,15 @@ class Keys(NamedTuple):
     move: str
 
 
+def simple(key: str) -> Lowering:
+    """An instruction that does just that."""
+
+    def lower(s: Lanes, node: Node, register: int) -> None:
+        s.emit(key, register, *map(s.value, node.args))
+
+    return lower
+
+
 def by_lane(s: Lanes, node: Node, register: int) -> None:
     """There are no instructions for this."""
     s.emit_by_lane(node.op, register, *map(s.value, node.args))

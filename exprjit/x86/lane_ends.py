@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from .assembler import Label, Line
 from .lane_alloc import Storage
-from .lanes import Isa, Op
+from .lanes import Isa, Op, op
 from .registers import R8, R9, R10, R11, R14, RAX, RCX, Mem
 from .rows import Plan
 
@@ -30,6 +30,19 @@ class Needs(NamedTuple):
     new: Callable[[], int]
     invariant: Callable[..., int]
     accumulators: list[int]
+
+
+#: How many registers a vector of rows adds to.
+ACCUMULATORS: Final = {"count": 1, "sum": 2, "min": 1, "max": 1, "argmin": 2, "argmax": 2}
+
+
+def joined(key: str, values: list[int], s: Needs, code: list[Op]) -> int:
+    """All of the values in one, in pairs and pairs of those."""
+    while len(values) > 1:
+        both = s.new()
+        code.append(op(key, both, values[0], values[1]))
+        values = [*values[2:], both]
+    return values[0]
 
 
 class Ends(Protocol):
