@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -817,8 +818,24 @@ print(status, used)
     assert pq.ParquetFile(tmp_path / "o.parquet").metadata.num_rows == rows
 
 
+def writes_to(process: int, folder: Path) -> bool:
+    """Whether a process has a file of a folder open, with a name or without."""
+    descriptors = Path(f"/proc/{process}/fd")
+    with suppress(FileNotFoundError):
+        return any(
+            os.readlink(descriptor).startswith(f"{folder}/") for descriptor in descriptors.iterdir()
+        )
+    return False
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "npy"])
-def test_an_interrupt_leaves_nothing_half_made(tmp_path: Path, ending: str) -> None:
+@pytest.mark.parametrize(
+    ("signal_", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM), (signal.SIGKILL, -signal.SIGKILL)],
+)
+def test_a_signal_leaves_nothing_half_made(
+    tmp_path: Path, ending: str, signal_: signal.Signals, code: int
+) -> None:
     (tmp_path / f"o.{ending}").write_text("before")
     child = subprocess.Popen(
         [sys.executable, "-m", "exprjit", "map", "x", "-", "--format=csv", "-o", f"o.{ending}"],
@@ -834,17 +851,106 @@ def test_an_interrupt_leaves_nothing_half_made(tmp_path: Path, ending: str) -> N
     child.stdin.write(b"x\n" + b"5\n" * 3_000_000)
     child.stdin.flush()
     for _ in range(1000):
-        if any(name.endswith(".part") for name in os.listdir(tmp_path)):
+        if writes_to(child.pid, tmp_path):
             break
         time.sleep(0.01)
     else:
         pytest.fail("no output has been begun")
     time.sleep(0.1)
-    child.send_signal(signal.SIGINT)
+    child.send_signal(signal_)
     _, err = child.communicate()
-    assert (child.returncode, err) == (130, b"")
+    assert (child.returncode, err) == (code, b"")
     assert os.listdir(tmp_path) == [f"o.{ending}"]
     assert (tmp_path / f"o.{ending}").read_text() == "before"
+
+
+def test_output_without_files_that_have_no_name(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on file systems that do not have them.
+    monkeypatch.setattr(sinks, "_nameless", lambda folder: None)
+    (tmp_path / "o.csv").write_text("before")
+    text = "x\n" + "1\n" * 300_000 + "a\n"
+    (tmp_path / "bad.csv").write_text(text)
+    assert run("map", "x", "bad.csv", "-o", "o.csv").status == 1
+    assert (tmp_path / "o.csv").read_text() == "before"
+    (tmp_path / "good.csv").write_text("x\n1\n")
+    assert run("map", "x + 1", "good.csv", "-o", "o.csv").status == 0
+    assert (tmp_path / "o.csv").read_text() == "result\n2\n"
+    assert sorted(os.listdir(tmp_path)) == ["bad.csv", "good.csv", "o.csv"]
+
+
+def write_in_groups(path: Path, rows: int) -> None:
+    """Write a column x of random numbers, 500,000 at a time."""
+    table = pa.table({"x": np.random.default_rng(1).integers(0, 1 << 62, rows)})
+    if path.suffix == ".npy":
+        np.save(path, table["x"].to_numpy())
+    elif path.suffix == ".parquet":
+        pq.write_table(table, path, row_group_size=500_000)
+    else:
+        make = pa.ipc.new_stream if path.suffix == ".arrows" else pa.ipc.new_file
+        with make(path, table.schema) as writer:
+            writer.write_table(table, max_chunksize=500_000)
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "arrows", "npy"])
+def test_the_memory_for_a_file_does_not_grow_with_it(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"d.{ending}"
+    write_in_groups(path, 10_000_000)
+    code = f"""
+import resource
+from exprjit.tools.cli import main
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+with open({str(tmp_path / "small.csv")!r}, "w") as file:
+    file.write("x\\n1\\n")
+main(["count", "x", file.name])
+before = peak()
+main(["count", "x > 0", {str(path)!r}])
+print(peak() - before)
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 0, child.stderr
+    *counts, mebibytes = map(int, child.stdout.split())
+    assert counts == [1, 10_000_000]
+    # The whole column is 76.
+    assert mebibytes < 50
+
+
+@pytest.mark.parametrize("ending", ["parquet", "arrow", "arrows", "npy"])
+def test_a_file_that_becomes_shorter_while_it_is_read(tmp_path: Path, ending: str) -> None:
+    # Reading memory that is mapped behind the end of a file is the end of the process (SIGBUS).
+    path = tmp_path / f"d.{ending}"
+    write_in_groups(path, 3_000_000)
+    code = f"""
+import os, sys
+from exprjit.tools.files import opened
+from exprjit.errors import ExprValueError
+with opened({str(path)!r}, None) as (source, _):
+    names = list(source.names or ("x",))
+    source.names = names
+    source.choose(names, names, False)
+    batches = source.batches()
+    next(batches)
+    os.truncate({str(path)!r}, 6_000_000)
+    try:
+        for batch in batches:
+            pass
+    except ExprValueError as error:
+        print(error.message.startswith({str(path)!r}))
+"""
+    child = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (child.returncode, child.stdout) == (0, "True\n"), child.stderr
 
 
 # Progress. -----------------------------------------------------------------------------------

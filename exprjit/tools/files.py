@@ -80,7 +80,6 @@ def opened(path: str, format: str | None) -> Iterator[tuple[Source, str]]:
         with naming(name):
             file = stack.enter_context(_binary(path))
             source = FORMATS[chosen].source(name, _usable(file, FORMATS[chosen], stack))
-        stack.callback(source.close)
         yield source, chosen
 
 

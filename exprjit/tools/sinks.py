@@ -8,6 +8,7 @@ import os
 import secrets
 import stat
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -36,10 +37,16 @@ def replacing(path: str) -> Iterator[Any]:
         return
     if mode is not None and not os.access(target, os.W_OK):
         raise PermissionError(13, "Permission denied")
-    temporary = os.path.join(os.path.dirname(target), f".exprjit-{secrets.token_hex(8)}.part")
+    folder = os.path.dirname(target)
+    temporary = os.path.join(folder, f".exprjit-{secrets.token_hex(8)}.part")
     try:
-        with open(temporary, "xb+") as file:
+        with _nameless(folder) or open(temporary, "xb+") as file:
             yield file
+            file.flush()
+            if not os.path.exists(temporary):
+                # A folder for the path, which it does not need, makes it follow the link.
+                descriptor = file.fileno()
+                os.link(f"/proc/self/fd/{descriptor}", temporary, src_dir_fd=descriptor)
         if mode is not None:
             os.chmod(temporary, stat.S_IMODE(mode))
         os.replace(temporary, target)
@@ -49,7 +56,22 @@ def replacing(path: str) -> Iterator[Any]:
         raise
 
 
-class Sink:
+def _nameless(folder: str) -> Any:
+    """A file that is to be linked into a folder, or None where there are no such files.
+
+    It is gone with the process if that is killed.
+    """
+    try:
+        descriptor = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o666)
+    except OSError:
+        return None
+    if not os.path.exists(f"/proc/self/fd/{descriptor}"):
+        os.close(descriptor)
+        return None
+    return open(descriptor, "wb+")
+
+
+class Sink(ABC):
     """What batches of a schema are written to; closing it completes the file, and leaves it open.
 
     Making it raises ExprTypeError for a column of a type that it cannot hold.
@@ -59,13 +81,14 @@ class Sink:
         self.file = file
         self.schema = schema
 
+    @abstractmethod
     def write(self, batch: Any) -> None:
-        raise NotImplementedError
+        """Take the rows of a batch."""
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None:  # noqa: B027 - most have nothing left to write.
+        """Complete the file."""
 
-    def abandon(self) -> None:
+    def abandon(self) -> None:  # noqa: B027
         """Let go of it after an error: nothing more is to be said."""
 
 

@@ -6,8 +6,8 @@ order, never many at a time. (CSV is in csv_source.py.)
 
 from __future__ import annotations
 
-import mmap
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -50,7 +50,7 @@ def _first_line(error: BaseException) -> str:
     return text.splitlines()[0][:300]
 
 
-class Source:
+class Source(ABC):
     """A file that is being read.
 
     name: what errors call it.  names: of its columns in order; None if it is one column that has
@@ -86,14 +86,13 @@ class Source:
         """How much of it has been read, from 0 to 1, or None where nobody knows."""
         return None
 
-    def close(self) -> None:
-        """Let go of what reading it takes."""
-
+    @abstractmethod
     def _choose(self, wanted: Sequence[str], integers: Sequence[str], as_text: bool) -> Any:
-        raise NotImplementedError
+        """What `choose` gives, for names that are there."""
 
+    @abstractmethod
     def _batches(self) -> Iterator[Any]:
-        raise NotImplementedError
+        """What `batches` gives; errors of the system and of Arrow may come as they are."""
 
     def _check_names(self, wanted: Sequence[str]) -> None:
         there = list(self.names or ())
@@ -153,9 +152,8 @@ class ParquetSource(_Typed):
         from pyarrow.parquet import ParquetFile
 
         super().__init__(name)
-        # By its name, if it has one, it is read without Python.
-        path = file.name if os.path.isfile(file.name) else file
-        self.file = ParquetFile(path, buffer_size=1 << 20)
+        # Buffered in advance, the whole file would be in memory at the end.
+        self.file = ParquetFile(_for_arrow(file), buffer_size=1 << 20, pre_buffer=False)
         self.schema = self.file.schema_arrow
         self.names = self.schema.names
         self.done = 0
@@ -170,36 +168,46 @@ class ParquetSource(_Typed):
         return self.done / max(1, total)
 
 
+def _for_arrow(file: Any) -> Any:
+    """What Arrow reads a file from: without Python, if it has a name.
+
+    It is not mapped into memory. If another process made the file shorter meanwhile, that would be
+    the end of this one.
+    """
+    from pyarrow import OSFile
+
+    return OSFile(file.name) if os.path.isfile(file.name) else file
+
+
 class ArrowSource(_Typed):
-    """A file or a stream of record batches: from memory that is mapped, or from a pipe."""
+    """A file or a stream of record batches."""
 
     #: What files begin with, and streams do not; and what files of old begin with.
     MAGIC: Final = b"ARROW1"
     OLD: Final = b"FEA1"
 
     def __init__(self, name: str, file: Any) -> None:
-        from pyarrow import ipc, py_buffer
+        from pyarrow import ipc
 
         super().__init__(name)
         self.done = 0
         #: How many batches there are, if that is known.
         self.total: int | None = None
+        begin = file.peek(len(self.MAGIC))
+        if begin.startswith(self.OLD):
+            raise ExprValueError(
+                f"{name} is of the first version of Feather, which cannot be read in parts",
+                hint="write it anew, as with pyarrow.feather",
+            )
         if not file.seekable():
             self.reader = ipc.open_stream(file)
+        elif not begin:
+            raise ExprValueError(f"{name} is empty")
+        elif begin.startswith(self.MAGIC):
+            self.reader = ipc.open_file(_for_arrow(file))
+            self.total = self.reader.num_record_batches
         else:
-            if os.fstat(file.fileno()).st_size == 0:
-                raise ExprValueError(f"{name} is empty")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            if mapped[: len(self.OLD)] == self.OLD:
-                raise ExprValueError(
-                    f"{name} is of the first version of Feather, which cannot be read in parts",
-                    hint="write it anew, as with pyarrow.feather",
-                )
-            if mapped[: len(self.MAGIC)] == self.MAGIC:
-                self.reader = ipc.open_file(py_buffer(mapped))
-                self.total = self.reader.num_record_batches
-            else:
-                self.reader = ipc.open_stream(py_buffer(mapped))
+            self.reader = ipc.open_stream(_for_arrow(file))
         self.schema = self.reader.schema
         self.names = self.schema.names
 
@@ -217,37 +225,44 @@ class ArrowSource(_Typed):
 
 
 class NpySource(Source):
-    """An array of one dimension, mapped: a column without a name, or a column for each field."""
+    """An array of one dimension: a column without a name, or a column for each field."""
 
     def __init__(self, name: str, file: Any) -> None:
         import numpy as np
 
         super().__init__(name)
         try:
+            # Its memory is not touched; see _for_arrow.
             array = np.load(file.name, mmap_mode="r")
         except Exception as error:  # There is hardly a kind that it does not raise.
             raise ExprValueError(f"{name} cannot be read: {_first_line(error)}") from None
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, np.memmap):
             raise ExprValueError(f"{name} is an archive of arrays, not a .npy file")
         if array.ndim != 1:
             raise ExprValueError(f"{name} must have one dimension, not {array.ndim}")
-        self.array: Any = array
+        file.seek(array.offset)
+        self.file = file
+        self.dtype: Any = array.dtype
         self.names = array.dtype.names
+        self.rows = len(array)
         self.done = 0
 
     def _of(self, array: Any, name: str) -> Any:
-        return array[name] if self.array.dtype.names else array
+        return array[name] if self.dtype.names else array
 
     def _choose(self, wanted: Sequence[str], integers: Sequence[str], as_text: bool) -> Any:
+        import numpy as np
+
         from ..runtime.columns import item_type
 
         self.wanted = list(wanted)
+        none = np.empty(0, self.dtype)
         for name in integers:
             try:
-                item_type(self._of(self.array, name).dtype, self.column(name))
+                item_type(self._of(none, name).dtype, self.column(name))
             except ExprTypeError as error:
                 raise ColumnError(error.message, name, error.hint) from None
-        return self._batch(self.array[:0]).schema
+        return self._batch(none).schema
 
     def _batch(self, array: Any) -> Any:
         import numpy as np
@@ -269,13 +284,18 @@ class NpySource(Source):
         return pyarrow.record_batch(columns, self.wanted)
 
     def _batches(self) -> Iterator[Any]:
-        while self.done < len(self.array):
-            part = self.array[self.done : self.done + ROWS]
-            self.done += len(part)
-            yield self._batch(part)
+        import numpy as np
+
+        while self.done < self.rows:
+            rows = min(ROWS, self.rows - self.done)
+            data = bytearray(rows * self.dtype.itemsize)
+            if self.file.readinto(data) < len(data):
+                raise ExprValueError(f"{self.name} has become shorter while it was read")
+            self.done += rows
+            yield self._batch(np.ndarray(rows, self.dtype, data))
 
     def share(self) -> float | None:
-        return self.done / max(1, len(self.array))
+        return self.done / max(1, self.rows)
 
 
 def _as_arrow(array: Any) -> Any:
