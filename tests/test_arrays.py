@@ -519,6 +519,8 @@ def test_an_interrupt_ends_a_long_call(child: Child, kernel: str, threads: int) 
         import numpy as np
         import exprjit
 
+        # What a shell starts in the background ignores it, and so do its children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         f = exprjit.compile("gcd(x, 982451653) + gcd(x, 961748941) + gcd(x, 15487469)")
         x = np.lib.stride_tricks.as_strided(np.arange(1 << 20), (1 << 10, 1 << 20), (0, 8))
         x = x if {kernel!r} == "sum" else np.arange(1 << 24)

@@ -32,7 +32,7 @@ def array_kernel(plan: Plan, features: frozenset[str], build: Builder) -> Code:
     ends: Ends | None = None
     kept: frozenset[str] = frozenset()
     if features >= _AVX512:
-        ends, kept = Avx512Ends(), avx512.native(features)
+        ends, kept = Avx512Ends(features), avx512.native(features)
     elif features >= _AVX2:
         ends, kept = Avx2Ends(), avx2.NATIVE
     scalar = build(False, native(features), {})

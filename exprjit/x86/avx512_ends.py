@@ -37,6 +37,10 @@ class Avx512Ends:
     storage = ZMM
     masks_tail = True
 
+    def __init__(self, features: frozenset[str]) -> None:
+        #: Whether bytes can be compressed.
+        self.compresses_bytes = "avx512vbmi2" in features
+
     def accumulators(self, plan: Plan, turns: int) -> int:
         return ACCUMULATORS.get(plan.kernel, 0) * turns
 
@@ -82,6 +86,8 @@ class Avx512Ends:
         return [*code, *self._leave(mask, away)]
 
     def end(self, plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
+        if plan.kernel == "indices" and len(results) > 1 and self.compresses_bytes:
+            return _indices_of_block(results, s)
         return _ENDS[plan.kernel](plan, results, s, live)
 
     def home(self, form: tuple[Any, ...], scalar: Mem | None, register: int) -> list[Line]:
@@ -94,6 +100,8 @@ class Avx512Ends:
                 (VECTORS["vmovq_xr"], (_LOW, RAX), None),
                 (VECTORS["vpmovzxbq512_xx"], (register, _LOW), None),
             ]
+        if form[0] == "bytes":
+            return _bytes_in_order(register)
         lines = [
             line("mov_ri", RAX, form[1]),
             (VECTORS["vpbroadcastq512_xr"], (register, RAX), None),
@@ -117,8 +125,29 @@ class Avx512Ends:
         ]
 
 
-#: A register that holds nothing while the invariants are made.
+#: Registers that hold nothing while the invariants are made, but perhaps the one being made.
 _LOW: Final = 0
+_SECOND: Final = 1
+
+
+def _bytes_in_order(register: int) -> list[Line]:
+    """Bytes with their own numbers.
+
+    8 times the number of each lane, then that in each of its bytes, then 0 to 7 more.
+    """
+    other = _SECOND if register == _LOW else _LOW
+    lines = [
+        line("mov_ri", RAX, 0x3830282018100800),
+        (VECTORS["vmovq_xr"], (other, RAX), None),
+        (VECTORS["vpmovzxbq512_xx"], (register, other), None),
+    ]
+    for key, number in (("vpmullq", 0x0101010101010101), ("vpaddq", 0x0706050403020100)):
+        lines += [
+            line("mov_ri", RAX, number),
+            (VECTORS["vpbroadcastq512_xr"], (other, RAX), None),
+            (VECTORS[f"{key}512_xxx"], (register, register, other), None),
+        ]
+    return lines
 
 
 # What becomes of results. --------------------------------------------------------------------
@@ -251,6 +280,46 @@ def _indices(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
             op("add_rr", KEPT, TEMPORARY),
         ]
     return [*code, Op(Here(none), (), None, None)]
+
+
+def _indices_of_block(results: list[int], s: Needs) -> list[Op]:
+    """The numbers within the block are compressed as bytes, all at once, and then widened.
+
+    Whole vectors are written, though no more of them than the block has. The last of four is left
+    out where it has nothing, which is nearly always or nearly never.
+    """
+    none = Label("none")
+    code: list[Op] = []
+    unpack = ["kunpckbw_kkk", "kunpckwd_kkk"]
+    parts = results
+    while len(parts) > 1:
+        key, pairs = unpack.pop(0), zip(parts[1::2], parts[::2], strict=True)
+        parts = []
+        for upper, lower in pairs:
+            parts.append(s.new())
+            code.append(op(key, parts[-1], upper, lower))
+    (mask,) = parts
+    chosen, first = s.new(), s.new()
+    code += [
+        op("kmovq_rk", TEMPORARY, mask),
+        op("popcnt_rr", TEMPORARY, TEMPORARY),
+        op("jcc_j", CC["e"], none),
+        op("vpcompressb512_xzx", chosen, mask, s.invariant("bytes")),
+        op("vpbroadcastq512_xr", first, ROW),
+    ]
+    for turn in range(len(results)):
+        part, wide, rows = chosen, s.new(), s.new()
+        if turn == 3:
+            code += [op("cmp_ri", TEMPORARY, 24), op("jcc_j", CC["le"], none)]
+        if turn:
+            part = s.new()
+            code.append(op("valignq512_xxxi", part, chosen, chosen, turn))
+        code += [
+            op("vpmovzxbq512_xx", wide, part),
+            op("vpaddq512_xxx", rows, wide, first),
+            op("vmovdqu64z_mx", Mem(OUT, KEPT, 8, 64 * turn), rows),
+        ]
+    return [*code, Op(Here(none), (), None, None), op("add_rr", KEPT, TEMPORARY)]
 
 
 _ENDS: Final[dict[str, Callable[[Plan, list[int], Needs, bool], list[Op]]]] = {

@@ -27,6 +27,7 @@ avx512dq = partial(Row, feature="avx512dq")
 avx512bw = partial(Row, feature="avx512bw")
 avx512cd = partial(Row, feature="avx512cd")
 avx512vbmi = partial(Row, feature="avx512vbmi")
+avx512vbmi2 = partial(Row, feature="avx512vbmi2")
 avx512vpopcntdq = partial(Row, feature="avx512vpopcntdq")
 
 
@@ -262,6 +263,7 @@ _EVEX = [
     avx512f("valignq zmm {k1}{z}, zmm, zmm/m512/m64bcst, uimm8",
             "EVEX.512.66.0F3A.W1 03 /r ib", "w r r i"),
     avx512f("vpcompressq zmm/m512 {k1}{z}, zmm",         "EVEX.512.66.0F38.W1 8B /r T1S", "w r"),
+    avx512vbmi2("vpcompressb zmm/m512 {k1}{z}, zmm",     "EVEX.512.66.0F38.W0 63 /r T1S", "w r"),
     avx512f("vpexpandq zmm {k1}{z}, zmm/m512",           "EVEX.512.66.0F38.W1 89 /r T1S", "w r"),
     avx512f("vpmovsxbq zmm {k1}{z}, xmm/m64",            "EVEX.512.66.0F38.WIG 22 /r",    "w r"),
     avx512f("vpmovsxwq zmm {k1}{z}, xmm/m128",           "EVEX.512.66.0F38.WIG 24 /r",    "w r"),
