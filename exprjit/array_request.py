@@ -9,6 +9,7 @@ from .array_code import columns_of
 from .errors import ExprTypeError, ExprValueError, quoted, shown
 from .formula import Formula
 from .language.arguments import bind_arguments
+from .runtime.columns import are_plain
 from .x86.rows import ITEM_TYPES
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ class Request(NamedTuple):
     """A call, checked as far as it does not need to look at the columns.
 
     kernel: what is asked for.  columns: as given, by parameter; those of the filter follow.  where:
-    its formula, or whether the last column is it.  The others are the options of the methods.
+    its formula, or whether the last column is it.  plain: what `are_plain` says of the columns.
+    The others are the options of the methods.
     """
 
     body: Body
@@ -30,6 +32,7 @@ class Request(NamedTuple):
     names: tuple[str, ...]
     columns: list[Any]
     where: Formula | bool
+    plain: bool
     out: Any = None
     dtype: str | None = None
     threads: int | None = None
@@ -56,32 +59,29 @@ def request(
         raise ExprValueError(f"threads must be a number from 1 up, not {shown(threads)}")
     filter_ = filter_of(body, where)
     names = columns_of(body.formula, filter_)
-    for value in (*columns, *named.values(), where):
-        _check_computed(value)
-    if len(columns) == 1 and not named and _is_table(columns[0]):
-        values = table_columns(columns[0], names)
+    plain = not named and are_plain(columns)
+    if plain and len(columns) == len(names):
+        values = list(columns)
     else:
-        values = bind_arguments(f"{body.formula.name}.{kernel}", names, columns, named)
+        for value in (*columns, *named.values()):
+            _check_computed(value)
+        if len(columns) == 1 and not named and _is_table(columns[0]):
+            values = table_columns(columns[0], names)
+        else:
+            values = bind_arguments(f"{body.formula.name}.{kernel}", names, columns, named)
     if filter_ is True:
+        _check_computed(where)
         names, values = (*names, "where"), [*values, where]
+        plain = plain and are_plain((where,))
     chosen = None if dtype is None else _item_type(dtype)
-    return Request(body, kernel, names, values, filter_, out, chosen, threads, errors)
+    return Request(body, kernel, names, values, filter_, plain, out, chosen, threads, errors)
 
 
 def filter_of(body: Body, where: Any) -> Formula | bool:
     if where is None:
         return False
     if isinstance(where, str):
-        formula = body.formula
-        return Formula(
-            where,
-            None,
-            formula.overflow,
-            formula.constants,
-            formula.limits,
-            "where",
-            formula.externs,
-        )
+        return body.filter(where)
     other = getattr(where, "formula", None)
     if isinstance(other, Formula):
         if other.overflow != body.formula.overflow:

@@ -9,13 +9,14 @@ never imported here unless an argument is one of its arrays, or such a column.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from .array_code import Task
 from .array_request import Request, is_lazy, request
 from .errors import ExprError, ExprTypeError, ExprValueError
 from .ir.rowwise import NEUTRAL
-from .runtime.columns import Address, BufferRows, Column, may_be_framed
+from .runtime.columns import Address, BufferRows, Column, are_plain, may_be_framed
 from .runtime.interpreted import row_values
 from .runtime.sweep import Outcome, joined, outgrow_cache, run
 from .x86.rows import INDICES_ROOM, Plan
@@ -44,11 +45,16 @@ def _frame_of(given: Request) -> Frame | None:
 
 def _rows_of(given: Request) -> BufferRows | NumpyRows:
     """The rows; of NumPy's arrays if the columns are some, or turn into some."""
-    if any(hasattr(value, "__array__") for value in (*given.columns, given.out)):
-        from .runtime.numpy_rows import NumpyRows
-
-        return NumpyRows(given.names, given.columns)
+    if given.plain or any(hasattr(value, "__array__") for value in (*given.columns, given.out)):
+        return _numpy_rows()(given.names, given.columns)
     return BufferRows(given.names, given.columns)
+
+
+@cache
+def _numpy_rows() -> Callable[..., NumpyRows]:
+    from .runtime.numpy_rows import NumpyRows
+
+    return NumpyRows
 
 
 class Run:
@@ -56,7 +62,7 @@ class Run:
 
     def __init__(self, given: Request) -> None:
         self.given = given
-        self.frame = _frame_of(given)
+        self.frame = None if given.plain else _frame_of(given)
         self.rows = _rows_of(given) if self.frame is None else self.frame.rows
         #: Whether the last column says which rows have values.
         self.valid = self.frame is not None and self.frame.valid is not None
@@ -207,7 +213,9 @@ def answer(
     body: Body, kernel: str, columns: Sequence[Any], named: Mapping[str, Any], options: Any
 ) -> Any:
     """What the method called `kernel` gives; `options` are its keyword arguments."""
-    if any(map(is_lazy, (*columns, *named.values(), *options.values()))):
+    where, out = options.get("where"), options.get("out")
+    lazy = () if are_plain(columns) else columns
+    if any(map(is_lazy, (*lazy, *named.values(), where, out))):
         from .dask_columns import answer as later
 
         return later(body, kernel, columns, named, options)

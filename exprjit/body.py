@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import count
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from . import compiler
 from .errors import ExprError, ExprValueError, JitUnavailableError
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from .ir.graph import Graph
     from .runtime.sweep import Sweep
     from .x86.listing import Asm
+
+
+#: So much code for arrays a function keeps at most, and so many filters; then it begins again.
+_MOST_SWEEPS: Final = 64
 
 
 class Options(NamedTuple):
@@ -45,6 +49,7 @@ class Body:
         "code",
         "entries",
         "features",
+        "filters",
         "formula",
         "function",
         "kernel",
@@ -77,7 +82,10 @@ class Body:
         #: The code as an object of its own, for calls that were unusual and no longer are.
         self.runner: Callable[..., int] | None = None
         #: What runs over arrays, by what it computes there; made when first asked for.
-        self.sweeps: dict[Task, Sweep] | None = None
+        #: (A task begins with the formula, which is the same for all.)
+        self.sweeps: dict[tuple[object, ...], Sweep] | None = None
+        #: The formulas of filters, by their texts; made when first asked for.
+        self.filters: dict[str, Formula] | None = None
         #: The formula's `numpy.ufunc`, made when first asked for.
         self.ufunc: Any = None
         #: The function, if it could answer calls with arrays by itself and does not do so yet.
@@ -159,21 +167,30 @@ class Body:
         options: Mapping[str, Any],
     ) -> Any:
         """What the method called `kernel` gives for columns of many rows (arrays.py)."""
-        from .array_run import answer
-
-        return answer(self, kernel, columns, named, options)
+        return _array_run().answer(self, kernel, columns, named, options)
 
     def sweep(self, task: Task) -> Sweep:
         """What runs a task over the formula's rows."""
-        from .array_code import sweep
-
-        if self.sweeps is None:
-            self.sweeps = {}
-        known = self.sweeps.get(task)
+        known = None if self.sweeps is None else self.sweeps.get(task[1:])
         if known is None:
+            from .array_code import sweep
+
             features = None if self.options.backend == "interpreter" else self.features
             made = sweep(task, features, self.options.verify)
-            known = self.sweeps.setdefault(task, made)
+            if self.sweeps is None or len(self.sweeps) >= _MOST_SWEEPS:
+                self.sweeps = {}
+            known = self.sweeps.setdefault(task[1:], made)
+        return known
+
+    def filter(self, text: str) -> Formula:
+        """The formula of a filter of rows, which has the options of this one."""
+        known = None if self.filters is None else self.filters.get(text)
+        if known is None:
+            f = self.formula
+            made = Formula(text, None, f.overflow, f.constants, f.limits, "where", f.externs)
+            if self.filters is None or len(self.filters) >= _MOST_SWEEPS:
+                self.filters = {}
+            known = self.filters.setdefault(text, made)
         return known
 
     def entry(self, kernel: str) -> int:
@@ -271,3 +288,11 @@ class LazyBody(Body):
         self.reason = reason
         if self.options.backend == "jit":
             raise JitUnavailableError(f"there is no machine code: {reason}") from None
+
+
+@cache
+def _array_run() -> Any:
+    # To import it each time would take as long as a hundred rows.
+    from . import array_run
+
+    return array_run

@@ -18,7 +18,7 @@ from children import Child
 
 import exprjit
 from exprjit import array_code, array_run
-from exprjit.runtime import cpu, memory
+from exprjit.runtime import cpu, memory, numpy_rows
 from exprjit.runtime.sweep import PIECE
 from exprjit.tools.generate import program
 from exprjit.x86.rows import ITEM_TYPES
@@ -657,3 +657,23 @@ def test_code_for_arrays_lives_as_long_as_the_function() -> None:
     gc.collect()
     memory.collect()
     assert memory.statistics().used <= before
+
+
+def test_code_for_many_filters_is_not_kept_for_ever() -> None:
+    f = exprjit.compile("x")
+    rows = np.arange(300)
+    for limit in range(200):
+        assert f.count(rows, where=f"x > {limit}") == 299 - limit
+    assert len(f._body.sweeps) <= 64
+    assert len(f._body.filters) <= 64
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["in the array", "asked for"])
+def test_where_the_items_of_an_array_are(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if known:
+        assert numpy_rows._fields() is not None
+    else:
+        monkeypatch.setattr(numpy_rows, "_fields", lambda: None)
+    whole = np.arange(60).reshape(3, 4, 5)
+    for items in (whole, whole[1:, ::2, ::-1], whole[0, 0, 4:], whole[:0], np.ma.array(whole)):
+        assert numpy_rows.address(items) == items.__array_interface__["data"][0]

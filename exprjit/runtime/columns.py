@@ -40,6 +40,24 @@ def numpy() -> Any:
     return sys.modules.get("numpy")
 
 
+def are_plain(values: Sequence[Any]) -> bool:
+    """Whether some are arrays of NumPy and the others ints, none of a class derived from them.
+
+    Most are, and need not be looked at any closer.
+    """
+    loaded = numpy()
+    if loaded is None:
+        return False
+    ndarray, found = loaded.ndarray, False
+    for value in values:
+        kind = type(value)
+        if kind is ndarray:
+            found = True
+        elif kind is not int:
+            return False
+    return found
+
+
 def is_columnar(value: object) -> bool:
     """Whether a value stands for many rows: an array with dimensions, or a buffer of numbers."""
     if type(value) is int:

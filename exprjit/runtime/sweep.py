@@ -8,7 +8,7 @@ kernel goes on with the next row.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from threading import Lock
 from typing import Any, Final, NamedTuple
@@ -116,11 +116,15 @@ def run(
     if threads > 1:
         return _Team(sweep, columns, rows, out, goes_on).run(threads, failed)
     state = new_state(sweep, columns, out)
-    for start in range(rows.start, rows.stop, PIECE):
-        for row, is_found in _ends(sweep, state, start, min(start + PIECE, rows.stop)):
-            if is_found:
+    kernel, end = sweep.kernel, rows.stop
+    for start in range(rows.start, end, PIECE):
+        stop = min(start + PIECE, end)
+        row = kernel(state, start, stop)
+        while row < stop:
+            if _is_found(sweep, state):
                 return outcome(sweep, state, row)
             failed(row)
+            row = kernel(state, row + 1, stop)
     return outcome(sweep, state, None)
 
 
@@ -146,37 +150,32 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _ends(sweep: Sweep, state: Any, start: int, stop: int) -> Iterator[tuple[int, bool]]:
-    """Run from `start` to `stop`: the rows where the kernel ended before, and whether it found one.
-
-    It goes on behind such a row when the next one is asked for.
-    """
-    row = sweep.kernel(state, start, stop)
-    while row < stop:
-        yield row, sweep.name == "first" and state[State.FOUND] != 0
-        row = sweep.kernel(state, row + 1, stop)
+def _is_found(sweep: Sweep, state: Any) -> bool:
+    """Whether a kernel has ended at a row before the last because it was looking for such a one."""
+    return sweep.name == "first" and state[State.FOUND] != 0
 
 
 def outcome(sweep: Sweep, state: Any, found: int | None) -> Outcome:
     """What is in a state after the last row, together with what the lanes have found."""
     name, best = sweep.name, state[State.BEST]
-    row = state[State.ROW] if name.startswith("arg") else -1
-    lanes = state[len(state) - sweep.lanes :] if sweep.lanes else []
-    half = len(lanes) // 2
     if name == "first":
         return Outcome(0, found, 0)
+    lanes = state[len(state) - sweep.lanes :] if sweep.lanes else []
     if name == "count":
-        best += sum(lanes)
-    elif name == "sum":
+        return Outcome(best + sum(lanes), None, 0)
+    if name == "sum":
         best = (state[State.BEST + 1] << 64) + (best & (1 << 64) - 1)
-        best += sum(lanes[:half]) + (sum(lanes[half:]) << 32)
-    elif name in ("min", "max"):
-        best = (min if name == "min" else max)([best, *lanes])
-    elif name in _FIRST:
-        pairs = [(best, row), *zip(lanes[:half], lanes[half:], strict=True)]
-        best = (min if name == "argmin" else max)(value for value, _ in pairs)
-        row = min((row for value, row in pairs if value == best and row != -1), default=-1)
-    return Outcome(best, None if row == -1 else row, state[State.FOUND])
+        half = len(lanes) // 2
+        return Outcome(best + sum(lanes[:half]) + (sum(lanes[half:]) << 32), None, 0)
+    if name in ("min", "max"):
+        return Outcome((min if name == "min" else max)([best, *lanes]), None, 0)
+    if name not in _FIRST:
+        return Outcome(0, None, state[State.FOUND])
+    half = len(lanes) // 2
+    pairs = [(best, state[State.ROW]), *zip(lanes[:half], lanes[half:], strict=True)]
+    best = (min if name == "argmin" else max)(value for value, _ in pairs)
+    row = min((row for value, row in pairs if value == best and row != -1), default=None)
+    return Outcome(best, row, 0)
 
 
 class _Team:
@@ -227,16 +226,22 @@ class _Team:
                 start = next(self.starts, None)
             if start is None:
                 break
-            for row, is_found in _ends(sweep, state, start, min(start + PIECE, self.rows.stop)):
+            stop = min(start + PIECE, self.rows.stop)
+            row = sweep.kernel(state, start, stop)
+            while row < stop:
+                is_found = _is_found(sweep, state)
                 (self.found if is_found else self.failures).append(row)
                 if is_found or not self.goes_on:
                     self.over = True
                     break
+                row = sweep.kernel(state, row + 1, stop)
         return outcome(sweep, state, None)
 
 
 def joined(name: str, outcomes: list[Outcome]) -> Outcome:
     """What sweeps over parts of the rows give together."""
+    if len(outcomes) == 1:
+        return outcomes[0]
     found = sum(part.found for part in outcomes)
     if name in _FIRST:
         choose = min if name.endswith("min") else max
