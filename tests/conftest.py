@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
@@ -39,6 +40,12 @@ def cpu_level() -> str:
     if flags >= {"avx512f", "avx512dq", "avx512bw", "avx512vl"}:
         return "avx512"
     return "avx2" if "avx2" in flags else "scalar"
+
+
+def pytest_collection_finish() -> None:
+    """Leave the tests themselves, which stay, out of the collections that they ask for."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:
