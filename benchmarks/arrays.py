@@ -15,6 +15,7 @@ indices and the like of two predicates come last.
     python benchmarks/arrays.py --offsets     # with the arrays at all places in a cache line
     python benchmarks/arrays.py --memory      # 4 million rows, beside memcpy; by one thread and all
     python benchmarks/arrays.py --overflow    # what overflow="raise" costs where nothing overflows
+    EXPRJIT_CPU=avx2 python benchmarks/arrays.py --beside gcc,clang     # with AVX2 for all of them
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from compilers import (
     by_numpy,
     c_loop,
     divides,
+    flags,
     installed,
     is_predicate,
     load,
@@ -61,7 +63,6 @@ from exprjit.runtime.columns import Column
 from exprjit.runtime.sweep import Outcome, Sweep, cores, new_state, run
 from exprjit.x86.rows import INDICES_ROOM, Plan, State
 
-FLAGS = "-O3 -march=native -fwrapv -w -shared -fPIC".split()
 LIBRARIES = ("numba", "numexpr", "numpy")
 #: Rows: a cache of 1 MiB holds up to three arrays of so many longs; one of 32 MiB none.
 IN_CACHE, IN_MEMORY = 1 << 15, 1 << 22
@@ -481,7 +482,7 @@ def main(argv: Sequence[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         maps_ = [(case, ("map",)) for case in cases]
         text = loops([*maps_, *((case, tuple(NUMPY_KERNELS)) for case in PREDICATES)])
-        loaded = {name: load(name, FLAGS, text, folder) for name in compilers}
+        loaded = {name: load(name, flags(), text, folder) for name in compilers}
         setting = Setting(options.rows, options.data, 1, options.rounds, loaded, tuple(libraries))
         if options.overflow:
             checks(cases, setting)

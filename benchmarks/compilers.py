@@ -8,6 +8,7 @@ no operand is negative they give the same: whoever uses a translation has to com
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -90,6 +91,12 @@ def machine(names: Iterable[str]) -> str:
 def build(command: str, flags: Sequence[str], text: str, path: Path) -> None:
     """Make a shared library of a C text."""
     subprocess.run([command, *flags, "-x", "c", "-", "-o", path], input=text, text=True, check=True)
+
+
+def flags() -> list[str]:
+    """Those of a C compiler, for what the processor has, or for AVX2 where EXPRJIT_CPU wants it."""
+    march = "x86-64-v3" if os.environ.get("EXPRJIT_CPU") == "avx2" else "native"
+    return f"-O3 -march={march} -fwrapv -w -shared -fPIC".split()
 
 
 def load(command: str, flags: Sequence[str], text: str, folder: str) -> CDLL:

@@ -5,7 +5,8 @@ text -> tree -> graph of a row -> block -> loop -> bytes -> installed code
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from . import compiler
@@ -51,20 +52,24 @@ class Task(NamedTuple):
             self.valid,
         )
 
-    def interpret(self, *values: int) -> int:
-        """What a row gives, by the interpreter; raises the error of a row that fails."""
+    def interpret(self, values: Sequence[int], returned: Sequence[int] = ()) -> int:
+        """What a row gives, by the interpreter; raises the error of a row that fails.
+
+        returned: what C functions have returned there already.
+        """
         formula, where, plan = self.formula, self.where, self.plan
         own = values[: len(formula.params)]
         if self.valid and not values[-2 if self.keeps else -1]:
             counts = 0
         elif isinstance(where, Formula):
             named = dict(zip(self.rowwise.params, values, strict=True))
-            counts = where.interpret(*[named[name] for name in where.params])
+            returned = deque(returned)
+            counts = where.replay([named[name] for name in where.params], returned)
         else:
             counts = values[len(formula.params)] if where else 1
         if not counts:
             return values[-1] if self.keeps else NEUTRAL.get(plan.kernel, 0)
-        value = formula.interpret(*own)
+        value = formula.replay(own, returned)
         if plan.kernel in PREDICATES:
             return int(value != 0 if self.equals is None else value == self.equals)
         out = ITEM_TYPES[plan.out]
@@ -88,6 +93,7 @@ def sweep(task: Task, features: compiler.Features | None, verify: bool = False) 
     verify: whether to interpret as well, and raise VerificationError if that differs.  (Where C
     functions are called it does not, since they would be called twice.)
     """
+    calls = _calls(task)
     try:
         if features is None:
             raise compiler.Unavailable("it is not wanted")
@@ -95,12 +101,13 @@ def sweep(task: Task, features: compiler.Features | None, verify: bool = False) 
         code = _code(task, features)
         installed = compiler.installed(code)
     except (compiler.Unavailable, ExprLimitError):
-        return Sweep(interpreted_kernel(task.plan, task.interpret), None, task.plan.kernel)
+        kernel = interpreted_kernel(task.plan, task.interpret)
+        return Sweep(kernel, None, task.plan.kernel, in_order=calls)
     # C functions are called as they are from Python: by one thread at a time.
-    call = prototype(bool(_externs(task)))(installed.address)
+    call = prototype(calls)(installed.address)
     at = installed.address
-    compiled = Sweep(call, installed.owner, task.plan.kernel, installed.log, code.lanes, at)
-    if not verify or _externs(task):
+    compiled = Sweep(call, installed.owner, task.plan.kernel, installed.log, code.lanes, at, calls)
+    if not verify or calls:
         return compiled
     from .runtime.verified import verified_kernel
 
@@ -111,9 +118,10 @@ def sweep(task: Task, features: compiler.Features | None, verify: bool = False) 
     return compiled._replace(kernel=verified_kernel(task.plan, compiled, interpreted, differ))
 
 
-def _externs(task: Task) -> int:
+def _calls(task: Task) -> bool:
+    """Whether C functions may be called."""
     where = task.where
-    return len(task.formula.externs) + (len(where.externs) if isinstance(where, Formula) else 0)
+    return bool(task.formula.externs or (isinstance(where, Formula) and where.externs))
 
 
 def _code(task: Task, features: compiler.Features) -> kernels.Code:

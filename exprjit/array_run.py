@@ -13,13 +13,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from .array_code import Task
-from .array_request import Request, is_lazy, request
-from .errors import ExprError, ExprTypeError, ExprValueError
+from .array_request import NoRows, Request, is_lazy, request
+from .errors import ExprError, ExprTypeError
+from .formula import Formula
 from .ir.rowwise import NEUTRAL
-from .runtime.columns import Address, BufferRows, Column, are_plain, may_be_framed
+from .runtime.columns import Address, BufferRows, Column, may_be_framed
 from .runtime.interpreted import row_values
-from .runtime.sweep import Outcome, joined, outgrow_cache, run
-from .x86.rows import INDICES_ROOM, Plan
+from .runtime.sweep import Outcome, joined, may_stream, run
+from .x86.rows import INDICES_ROOM, Plan, State
 
 if TYPE_CHECKING:
     from .body import Body
@@ -75,41 +76,54 @@ class Run:
         kind: str = "int64",
         keeps: bool = False,
         equals: int | None = None,
+        formula: Formula | None = None,
     ) -> Outcome:
-        """Run a kernel over all rows; `out` is an array for its results, of type `kind`."""
+        """Run a kernel over all rows; `out` is an array for its results, of type `kind`.
+
+        formula: instead of that which was asked for, with the same parameters.
+        """
         given = self.given
         kinds = (*self.rows.kinds, kind) if keeps else self.rows.kinds
-        streams = kernel == "map" and outgrow_cache([*kinds, kind], self.rows.count)
-        plan = Plan(kernel, kinds, kind, streams)
-        task = Task(given.body.formula, given.where, plan, keeps, equals, self.valid)
-        sweep = given.body.sweep(task)
+        plan = Plan(kernel, kinds, kind)
+        formula = formula or given.body.formula
+        task = Task(formula, given.where, plan, keeps, equals, self.valid)
         one_each = kernel in ("map", "mask")
         target = None if out is None or one_each else Address(out, writable=True)
         outcomes: list[Outcome] = []
         for rows, columns, place in self.rows.parts(out if one_each else None):
+            if kernel == "map":
+                streams = may_stream(kinds, kind, len(rows), place)
+                task = task._replace(plan=plan._replace(streams=streams))
+            sweep = given.body.sweep(task)
             if keeps:
                 columns = [*columns, Column(kind, place, None)]
             if target is not None:
                 place = target.address + 8 * sum(outcome.found for outcome in outcomes)
             failed = self._failed(task, [column.address for column in columns])
-            goes_on = given.errors == "mask"
-            outcomes.append(run(sweep, columns, rows, place, failed, goes_on, given.threads))
+            goes_on, owner = given.errors == "mask", out if target is None else target
+            outcomes.append(run(sweep, columns, rows, place, failed, goes_on, given.threads, owner))
             if kernel == "first" and outcomes[-1].row is not None:
                 break
         return joined(kernel, outcomes)
 
-    def _failed(self, task: Task, addresses: list[int]) -> Callable[[int], None]:
+    def _failed(self, task: Task, addresses: list[int]) -> Callable[[int, Any], None]:
         """What is told of the rows that fail, when the columns are at these addresses."""
 
-        def failed(row: int) -> None:
+        def failed(row: int, state: Any) -> None:
             if self.given.errors == "mask":
                 self.failures.append(row)
                 return
-            try:
-                task.interpret(*row_values(task.plan.columns, addresses, row))
-            except ExprError as error:
-                raise error.in_row(row) from None
-            raise AssertionError(f"row {row} has a value; please report this")
+            error = getattr(state, "error", None)
+            if error is None:
+                first = State.COLUMNS + len(addresses)
+                returned = state[first : first + state[State.LOGGED]] if state is not None else ()
+                try:
+                    task.interpret(row_values(task.plan.columns, addresses, row), returned)
+                except ExprError as found:
+                    error = found
+            if error is None:
+                raise AssertionError(f"row {row} has a value; please report this")
+            raise error.in_row(row) from None
 
         return failed
 
@@ -171,15 +185,25 @@ class Run:
         """The least or greatest value, or its first row."""
         kernel = self.given.kernel
         best, row, _ = self.sweep(kernel)
-        neutral = NEUTRAL[kernel]
-        if best == neutral:
-            # No row has been better than what is before the first one; perhaps one is as good.
-            failures, self.failures = self.failures, []
-            row = self.sweep("first", equals=neutral).row
-            self.failures = failures
+        if best == NEUTRAL[kernel]:
+            # No row has been better than what is before the first one; all are as good.
+            row = self._first_counting()
             if row is None:
-                raise ExprValueError(f"{kernel}() of no rows")
+                raise NoRows(f"{kernel}() of no rows")
         return self.answer(row if kernel.startswith("arg") else best)
+
+    def _first_counting(self) -> int | None:
+        """The first row that counts and has not failed, or None; the formula is not asked again."""
+        failures, self.failures = set(self.failures), []
+        one = Formula("1", self.given.body.formula.params)
+        if not failures:
+            row = self.sweep("first", formula=one).row
+        else:
+            rows = self.rows.new("int64", self.rows.count + INDICES_ROOM)
+            found = self.sweep("indices", rows, formula=one).found
+            row = next((row for row in rows[:found] if row not in failures), None)
+        self.failures = sorted(failures)
+        return row
 
     def first(self) -> Any:
         return self.answer(self.sweep("first").row)
@@ -213,10 +237,13 @@ def answer(
     body: Body, kernel: str, columns: Sequence[Any], named: Mapping[str, Any], options: Any
 ) -> Any:
     """What the method called `kernel` gives; `options` are its keyword arguments."""
-    where, out = options.get("where"), options.get("out")
-    lazy = () if are_plain(columns) else columns
-    if any(map(is_lazy, (*lazy, *named.values(), where, out))):
-        from .dask_columns import answer as later
+    try:
+        given = request(body, kernel, columns, named, **options)
+        if not given.plain and any(map(is_lazy, given.columns)):
+            from .dask_columns import answer as later
 
-        return later(body, kernel, columns, named, options)
-    return METHODS[kernel](Run(request(body, kernel, columns, named, **options)))
+            return later(given, options.get("where"))
+        return METHODS[kernel](Run(given))
+    except ExprError as error:
+        # What its traceback holds would keep buffers from being resized for as long as it lives.
+        raise error.with_traceback(None)  # noqa: B904

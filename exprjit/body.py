@@ -82,7 +82,7 @@ class Body:
         #: The code as an object of its own, for calls that were unusual and no longer are.
         self.runner: Callable[..., int] | None = None
         #: What runs over arrays, by what it computes there; made when first asked for.
-        #: (A task begins with the formula, which is the same for all.)
+        #: (The formula, with which a task begins, is left out where it is this one.)
         self.sweeps: dict[tuple[object, ...], Sweep] | None = None
         #: The formulas of filters, by their texts; made when first asked for.
         self.filters: dict[str, Formula] | None = None
@@ -171,7 +171,8 @@ class Body:
 
     def sweep(self, task: Task) -> Sweep:
         """What runs a task over the formula's rows."""
-        known = None if self.sweeps is None else self.sweeps.get(task[1:])
+        key = task[1:] if task.formula is self.formula else task
+        known = None if self.sweeps is None else self.sweeps.get(key)
         if known is None:
             from .array_code import sweep
 
@@ -179,7 +180,7 @@ class Body:
             made = sweep(task, features, self.options.verify)
             if self.sweeps is None or len(self.sweeps) >= _MOST_SWEEPS:
                 self.sweeps = {}
-            known = self.sweeps.setdefault(task[1:], made)
+            known = self.sweeps.setdefault(key, made)
         return known
 
     def filter(self, text: str) -> Formula:

@@ -197,7 +197,11 @@ class Formula:
         the calls: they are used instead of calling again.
         """
         count = len(self.params)
-        return interpret(self.program(), values[:count], self.overflow, values[count:])
+        return self.replay(values[:count], values[count:])
+
+    def replay(self, values: Sequence[int], returned: Sequence[int]) -> int:
+        """As `interpret`; returned: results of C functions. A deque loses those that were used."""
+        return interpret(self.program(), values, self.overflow, returned)
 
 
 def _restored(source: str, options: dict[str, Any]) -> Formula:

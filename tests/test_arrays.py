@@ -17,8 +17,8 @@ import pytest
 from children import Child
 
 import exprjit
-from exprjit import array_code, array_run
-from exprjit.runtime import cpu, memory, numpy_rows
+from exprjit import array_code
+from exprjit.runtime import cpu, memory, numpy_rows, sweep
 from exprjit.runtime.sweep import PIECE
 from exprjit.tools.generate import program
 from exprjit.x86.rows import ITEM_TYPES
@@ -192,7 +192,7 @@ def test_every_length_and_offset(make: Callable[..., Any], length: int) -> None:
 def test_results_that_go_around_the_cache(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(array_run, "outgrow_cache", lambda kinds, rows: True)
+    monkeypatch.setattr(sweep, "last_cache", lambda: 0)
     f = make("x * 3 - 50 / y", params=("x", "y"))
     rng = random.Random(9)
     x, y = numbers(rng, 200), numbers(rng, 200) | 1
@@ -208,6 +208,36 @@ def test_results_that_go_around_the_cache(
     with pytest.raises(ZeroDivisionError, match="in row 77"):
         f.map(x, y, out=out)
     assert list(out[:77]) == wanted[:77]
+
+
+@pytest.mark.parametrize("kind", ["int64", "int32", "uint16", "int8"])
+def test_no_narrow_or_unaligned_results_go_around_the_cache(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    # Such stores need addresses that only longs in their place can reach, and write 64 bits each.
+    monkeypatch.setattr(sweep, "last_cache", lambda: 0)
+    f = make("x % 100 + 1")
+    x = np.arange(200)
+    wanted = (x % 100 + 1).tolist()
+    for offset in range(9):
+        memory = np.full(200 * 8 + 64, 99, "uint8")
+        size = 200 * np.dtype(kind).itemsize
+        out = memory[offset : offset + size].view(kind)
+        f.map(x, out=out)
+        assert out.tolist() == wanted
+        assert set(memory[:offset]) | set(memory[offset + size :]) == {99}
+        out = memoryview(bytearray(size + 8))[offset : offset + size].cast(np.dtype(kind).char)
+        if len(out) == 200:
+            f.map(array("q", x), out=out)
+            assert list(out) == wanted
+    assert f.map(x, dtype=kind).tolist() == wanted
+
+
+def test_results_larger_than_the_cache() -> None:
+    f = exprjit.compile("x + 1")
+    x = np.zeros(6_000_000, "int64")
+    for out in (np.empty(len(x), "int32"), np.empty(8 * len(x) + 8, "uint8")[3:-5].view("int64")):
+        assert (f.map(x, out=out) == 1).all()
 
 
 # Columns. ----------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ theirs.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -73,7 +74,7 @@ def interpret(
     """The value of `program` for `arguments`, one 64-bit int per parameter, in order.
 
     returned: what the first calls of externs that are not pure have returned already, in the
-    order of the calls; these are not called again.
+    order of the calls; these are not called again.  (A deque loses what was used.)
     Raises the ExprError of the first operation that fails, with the span of the
     sub-expression and the values of its operands.
     """
@@ -97,8 +98,8 @@ class _Machine:
         self.source = source
         self.variables = variables
         self.overflow = overflow
-        #: What is still to be used instead of calling externs, the next one last.
-        self.returned = list(returned)[::-1]
+        #: What is still to be used instead of calling externs, in order.
+        self.returned = returned if isinstance(returned, deque) else deque(returned)
         self.values: list[int] = []
         self.work: list[Node | _Task] = []
         #: The formals of the definitions being run, innermost last.
@@ -200,7 +201,7 @@ class _Machine:
 
     def _called(self, extern: Extern, operands: list[int]) -> int:
         if self.returned and not extern.pure:
-            result = self.returned.pop()
+            result = self.returned.popleft()
         else:
             result = extern.call(*map(cast, extern.casts, operands))
         return cast(extern.result, result)

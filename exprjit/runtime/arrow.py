@@ -124,6 +124,8 @@ _KINDS: Final = {
 }  # fmt: skip
 #: The type of columns that have no value in any row.
 _NULL: Final = "n"
+#: What they hold, so to speak.
+_AS_NULL: Final = "int8"
 
 #: What others hold, by how their names begin: a letter of NumPy for such, or words.
 _OTHERS: Final = (
@@ -159,16 +161,16 @@ def item_kind(capsule: object, what: str, hints: Mapping[str, str] = HINTS) -> s
     what: how errors call the column.  Raises ExprTypeError for what are no integers; a column that
     has no value anywhere counts as one of the smallest.
     """
-    return _kind(_Schema.from_address(_pointer(capsule, b"arrow_schema")), what, hints)
+    kind = _kind(_Schema.from_address(_pointer(capsule, b"arrow_schema")), what, hints)
+    return _AS_NULL if kind == _NULL else kind
 
 
 def _kind(schema: Any, what: str, hints: Mapping[str, str]) -> str:
+    """As `item_kind`, but _NULL for a column that has no value anywhere."""
     name: str = schema.format.decode()
     if schema.dictionary:
         raise refusal("dictionary", "dictionary-encoded items", what, hints)
-    if name == _NULL:
-        return "int8"
-    kind = _KINDS.get(name)
+    kind = name if name == _NULL else _KINDS.get(name)
     if kind is not None:
         return kind
     for beginnings, words in _OTHERS:
@@ -187,7 +189,7 @@ def chunks(value: Any, what: str, hints: Mapping[str, str] = HINTS) -> list[Chun
     """
     if hasattr(value, "__arrow_c_array__"):
         schema, capsule = value.__arrow_c_array__()
-        kind = item_kind(schema, what, hints)
+        kind = _kind(_Schema.from_address(_pointer(schema, b"arrow_schema")), what, hints)
         array = _Array.from_address(_pointer(capsule, b"arrow_array"))
         return [_chunk(array, kind, capsule, what)]
     capsule = value.__arrow_c_stream__()
@@ -221,7 +223,7 @@ def _check(status: int, stream: Any, address: int, what: str) -> None:
 def _empty(kind: str) -> Chunk:
     import numpy as np
 
-    return Chunk(np.empty(0, kind))
+    return Chunk(np.empty(0, _AS_NULL if kind == _NULL else kind))
 
 
 def _chunk(array: Any, kind: str, owner: object, what: str) -> Chunk:
@@ -231,8 +233,8 @@ def _chunk(array: Any, kind: str, owner: object, what: str) -> Chunk:
     length, offset = array.length, array.offset
     if length == 0:
         return _empty(kind)
-    if array.n_buffers == 0:
-        return Chunk(np.zeros(length, kind), np.zeros(length, bool))
+    if kind == _NULL:
+        return Chunk(np.zeros(length, _AS_NULL), np.zeros(length, bool))
     if array.n_buffers != 2 or not array.buffers[1]:
         raise ExprValueError(f"{what} cannot be read: its memory is not as its type says")
     validity, data = array.buffers[0], array.buffers[1]

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
 
-from ..language.arguments import to_long
 from ..x86.rows import ITEM_TYPES, SCALAR_COLUMN
 from .columns import Column, Part, argument, item_type
 from .numpy_rows import NumpyRows, may_disturb
@@ -52,7 +51,7 @@ class ChunkedRows(NumpyRows):
                 self.values.append(_Chunks(column))
             else:
                 kinds.append(SCALAR_COLUMN)
-                self.values.append(to_long(column, argument(name)))
+                self.values.append(column)
         self.kinds = tuple(kinds)
         self.shape = (count,)
         self.count = count
@@ -85,7 +84,10 @@ class ChunkedRows(NumpyRows):
 
 def _undisturbed(value: Any, out: Any) -> Any:
     """The value, or a copy of it if results that are written would change it in later sections."""
-    if not isinstance(value, _Chunks) or not any(may_disturb(out, one) for one in value.arrays):
+    if not isinstance(value, _Chunks):
+        return value
+    placed = zip(value.arrays, value.starts, strict=False)
+    if not any(may_disturb(out, array, start) for array, start in placed):
         return value
     return _Chunks([array.copy() for array in value.arrays])
 

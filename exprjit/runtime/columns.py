@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, NamedTuple
 
 from ..errors import ExprTypeError, ExprValueError, quoted
@@ -199,6 +200,16 @@ _ARRAY_CODES: Final = {
 }  # fmt: skip
 
 
+@cache
+def c_types() -> dict[str, Any]:
+    """The types of ctypes for the items of columns."""
+    import ctypes
+
+    # What is in a column of bools is a byte to the machine code, too.
+    names = {kind: "uint8" if kind == "bool" else kind for kind in ITEM_TYPES}
+    return {kind: getattr(ctypes, f"c_{name}") for kind, name in names.items()}
+
+
 class Address:
     """Where the items of a buffer are, for as long as this lives.
 
@@ -336,8 +347,13 @@ class BufferRows:
 
     def fill(self, result: Any, rows: Sequence[int], value: int) -> None:
         """Put a number into some rows of an array of results."""
-        for row in rows:
-            result[row] = value
+        if rows:
+            # (Not every buffer lets its items be set from here.)
+            target = Address(result, writable=True)
+            kind = buffer(result, "out").kind
+            item = c_types()[kind]
+            for row in rows:
+                item.from_address(target.address + ITEM_TYPES[kind].size * row).value = value
 
     def trimmed(self, result: Any, length: int) -> Any:
         """The first items of an array that `new` made."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from ..errors import ExprTypeError, ExprValueError
+from ..language.arguments import to_long
 from .arrow import Chunk, chunks
 from .chunked_rows import ChunkedRows
 from .columns import argument, is_columnar, item_type, may_be_framed, refusal
@@ -200,8 +201,8 @@ class Frame:
         return self.library.wrap(self.columns, values, self.valid if nulls else None)
 
 
-def _chunks(name: str, value: Any, library: Library | None) -> list[Chunk] | Any:
-    """The chunks of an argument that is a column, or the argument."""
+def _chunks(name: str, value: Any, library: Library | None) -> list[Chunk] | int:
+    """The chunks of an argument that is a column, or the number that it is."""
     if library is not None:
         return library.chunks(value, argument(name))
     if isinstance(value, bytes | bytearray) or is_columnar(value):
@@ -212,7 +213,7 @@ def _chunks(name: str, value: Any, library: Library | None) -> list[Chunk] | Any
         array = np.asarray(value)
         item_type(array.dtype, argument(name))
         return [Chunk(array)]
-    return value
+    return to_long(value, argument(name))
 
 
 def _length(column: list[Chunk]) -> int:

@@ -6,30 +6,21 @@ It works on the same state (x86/rows.py), so nothing else has to know of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache
 from typing import Any
 
 from ..errors import ExprError
 from ..x86.rows import ITEM_TYPES, SCALAR_COLUMN, Plan, State
+from .columns import c_types
 
 #: What a row's formula gives for the values of its columns; raises an ExprError.
-Interpret = Callable[..., int]
-
-
-@cache
-def _c_types() -> dict[str, Any]:
-    import ctypes
-
-    # What is in a column of bools is a byte to the machine code, too.
-    names = {kind: "uint8" if kind == "bool" else kind for kind in ITEM_TYPES}
-    return {kind: getattr(ctypes, f"c_{name}") for kind, name in names.items()}
+Interpret = Callable[[Sequence[int]], int]
 
 
 def read(kind: str, address: int, row: int) -> int:
     """The value of a column in a row; `address` is that of row 0, or the value of a scalar."""
     if kind == SCALAR_COLUMN:
         return address
-    found: int = _c_types()[kind].from_address(address + row * ITEM_TYPES[kind].size).value
+    found: int = c_types()[kind].from_address(address + row * ITEM_TYPES[kind].size).value
     return found
 
 
@@ -46,8 +37,10 @@ def interpreted_kernel(plan: Plan, interpret: Interpret) -> Callable[[Any, int, 
     def kernel(state: Any, start: int, stop: int) -> int:
         for row in range(start, stop):
             try:
-                value = interpret(*row_values(plan.columns, state[columns], row))
-            except ExprError:
+                value = interpret(row_values(plan.columns, state[columns], row))
+            except ExprError as error:
+                # Asked again, C functions would be called again.
+                state.error = error
                 return row
             if end(state, plan, row, value):
                 return row
@@ -57,7 +50,7 @@ def interpreted_kernel(plan: Plan, interpret: Interpret) -> Callable[[Any, int, 
 
 
 def _write(state: Any, kind: str, row: int, value: int) -> None:
-    _c_types()[kind].from_address(state[State.OUT] + row * ITEM_TYPES[kind].size).value = value
+    c_types()[kind].from_address(state[State.OUT] + row * ITEM_TYPES[kind].size).value = value
 
 
 def _map(state: Any, plan: Plan, row: int, value: int) -> None:
@@ -69,7 +62,7 @@ def _mask(state: Any, plan: Plan, row: int, value: int) -> None:
 
 
 def _bitmap(state: Any, plan: Plan, row: int, value: int) -> None:
-    byte = _c_types()["uint8"].from_address(state[State.OUT] + (row >> 3))
+    byte = c_types()["uint8"].from_address(state[State.OUT] + (row >> 3))
     byte.value |= value << (row & 7)
 
 

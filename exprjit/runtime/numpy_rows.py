@@ -7,6 +7,7 @@ Arrays of that shape that lie in memory as C has them are used where they are. E
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from math import prod
@@ -21,6 +22,10 @@ from .columns import Column, Part, argument, is_columnar, item_type, scalar
 BUFFER = 1 << 14
 
 
+#: So many dimensions `nditer` can do with in every version of NumPy.
+_MOST_DIMENSIONS = 32
+
+
 def _is_array(value: Any) -> bool:
     return not isinstance(value, int)
 
@@ -33,6 +38,16 @@ def address(array: Any) -> int:
         return known[0].from_address(id(array) + object.__basicsize__).value or 0
     where: int = array.__array_interface__["data"][0]
     return where
+
+
+def check_unmasked(array: Any, what: str) -> None:
+    """Raise ExprTypeError for an array of which some items are not to be looked at."""
+    masks = sys.modules.get("numpy.ma")
+    if masks is not None and isinstance(array, masks.MaskedArray) and masks.is_masked(array):
+        raise ExprTypeError(
+            f"{what} has masked items",
+            hint="give .filled(value) or .compressed(), or .data to take them as they are",
+        )
 
 
 @cache
@@ -57,19 +72,19 @@ def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
     return bool(array.shape == shape and array.flags.c_contiguous and array.dtype.isnative)
 
 
-def may_disturb(out: Any, array: Any) -> bool:
-    """Whether writing results changes operands of other rows.
+def may_disturb(out: Any, array: Any, row: int = 0) -> bool:
+    """Whether writing results changes operands of other rows, when `array` begins with `row`.
 
     It does not where each result lies just where its operand does.
     """
     import numpy as np
 
+    if not (out.flags.c_contiguous and array.flags.c_contiguous):
+        return bool(np.may_share_memory(out, array))
     here, there = address(out), address(array)
-    if here == there and out.itemsize == array.itemsize:
+    if here + row * out.itemsize == there and out.itemsize == array.itemsize:
         return False
-    if out.flags.c_contiguous and array.flags.c_contiguous:
-        return bool(here < there + array.nbytes and there < here + out.nbytes)
-    return bool(np.may_share_memory(out, array))
+    return bool(here < there + array.nbytes and there < here + out.nbytes)
 
 
 class NumpyRows:
@@ -88,7 +103,7 @@ class NumpyRows:
         kinds: list[str] = []
         shapes: list[tuple[int, ...]] = []
         for name, value in zip(names, values, strict=True):
-            array = value if type(value) is np.ndarray else self._array(value)
+            array = value if type(value) is np.ndarray else self._array(value, argument(name))
             if array is None:
                 self.values.append(to_long(value, argument(name)))
                 kinds.append(SCALAR_COLUMN)
@@ -105,12 +120,13 @@ class NumpyRows:
         self.kinds = tuple(kinds)
         self.count = prod(self.shape)
 
-    def _array(self, value: Any) -> Any:
+    def _array(self, value: Any, what: str) -> Any:
         """The array that a value is or turns into, or None."""
         np = self.np
         if isinstance(value, bytes | bytearray):
             return np.frombuffer(value, "uint8")
         if is_columnar(value) or isinstance(value, np.ndarray):
+            check_unmasked(value, what)
             return np.asarray(value)
         return None
 
@@ -118,9 +134,10 @@ class NumpyRows:
         shapes = {n: v.shape for n, v in zip(names, self.values, strict=True) if _is_array(v)}
         try:
             shape: tuple[int, ...] = self.np.broadcast_shapes(*shapes.values())
-        except ValueError:
+        except ValueError as error:
             told = ", ".join(f"{argument(name)} {shape}" for name, shape in shapes.items())
-            raise ExprValueError(f"the shapes do not broadcast: {told}") from None
+            what = "do not broadcast" if "mismatch" in str(error) else "are too large together"
+            raise ExprValueError(f"the shapes {what}: {told}") from None
         return shape
 
     def new(self, kind: str, length: int | None = None) -> Any:
@@ -135,6 +152,7 @@ class NumpyRows:
         """The item type of an array for results; raises ExprTypeError and ExprValueError."""
         if not isinstance(out, self.np.ndarray):
             raise ExprTypeError(f"out must be a NumPy array, not {type(out).__name__}")
+        check_unmasked(out, "out")
         kind = item_type(out.dtype, "out")
         if out.shape != self.shape:
             raise ExprValueError(f"out has the shape {out.shape}; the results have {self.shape}")
@@ -171,6 +189,12 @@ class NumpyRows:
         return columns
 
     def _buffered(self, arrays: list[Any], out: Any) -> Iterator[Part]:
+        if len(self.shape) > _MOST_DIMENSIONS:
+            raise ExprValueError(
+                f"arrays of {len(self.shape)} dimensions must lie in memory as C has them, "
+                f"and have one shape",
+                hint="numpy.ascontiguousarray makes such a copy",
+            )
         operands = arrays if out is None else [*arrays, out]
         flags = [["readonly", "contig", "aligned", "nbo"]] * len(arrays)
         overlap = []

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
-from threading import Lock
+from threading import Event, Lock, Thread
 from typing import Any, Final, NamedTuple
 
 from exprjit.language.operators import MAX, MIN
+from exprjit.x86.kernels import WORD
 from exprjit.x86.rows import ITEM_TYPES, SCALAR_COLUMN, State
 
 from .columns import Column
@@ -35,7 +37,8 @@ class Sweep(NamedTuple):
     kernel: the machine code, or what interprets instead; owner: what keeps it.  name: what the
     kernel is for, a key of x86/rows.py's KERNELS.  log, lanes: how many words behind the columns it
     needs, for results of C functions or for what its lanes have found; it never needs both.
-    address: of the machine code, 0 for what interprets.
+    address: of the machine code, 0 for what interprets.  in_order: whether one thread has to do
+    the rows in order, since C functions are called.
     """
 
     kernel: Kernel
@@ -44,6 +47,7 @@ class Sweep(NamedTuple):
     log: int = 0
     lanes: int = 0
     address: int = 0
+    in_order: bool = False
 
 
 class Outcome(NamedTuple):
@@ -99,22 +103,26 @@ def run(
     columns: Sequence[Column],
     rows: range,
     out: int,
-    failed: Callable[[int], None],
+    failed: Callable[[int, Any], None],
     goes_on: bool = False,
     threads: int | None = 1,
+    owner: object = None,
 ) -> Outcome:
     """Run over `rows`, whose step is 1.
 
-    out: the address of what belongs to row 0.  failed: called with the rows that fail, in order;
-    what it raises ends the sweep.  goes_on: whether it does not raise.  threads: how many; None for
+    out: the address of what belongs to row 0, whose memory `owner` keeps.  failed: called with the
+    rows that fail, in order, each with the state if that still is as the row has left it; what it
+    raises ends the sweep.  goes_on: whether it does not raise.  threads: how many at most; None for
     what suits the machine.
     """
-    if sweep.name == "indices" or len(rows) <= PIECE:
+    pieces = -(-len(rows) // PIECE)
+    if pieces <= 1 or sweep.in_order:
         threads = 1
     elif threads is None:
         threads = min(cores(), len(rows) // ROWS_PER_THREAD)
     if threads > 1:
-        return _Team(sweep, columns, rows, out, goes_on).run(threads, failed)
+        team = _Team(sweep, columns, rows, out, goes_on, owner)
+        return team.run(min(threads, pieces), failed)
     state = new_state(sweep, columns, out)
     kernel, end = sweep.kernel, rows.stop
     for start in range(rows.start, end, PIECE):
@@ -123,14 +131,20 @@ def run(
         while row < stop:
             if _is_found(sweep, state):
                 return outcome(sweep, state, row)
-            failed(row)
+            failed(row, state)
             row = kernel(state, row + 1, stop)
     return outcome(sweep, state, None)
 
 
-def outgrow_cache(kinds: Sequence[str], rows: int) -> bool:
-    """Whether so many rows of columns and results of these types do not fit the last cache."""
-    size = sum(ITEM_TYPES[kind].size for kind in kinds if kind != SCALAR_COLUMN)
+def may_stream(columns: Sequence[str], out: str, rows: int, place: int) -> bool:
+    """Whether results may go around the cache, which is for longs that lie as such should.
+
+    That pays where so many rows of columns and results do not fit the last cache.  place: the
+    address of the results.
+    """
+    if out != "int64" or place % WORD:
+        return False
+    size = WORD + sum(ITEM_TYPES[kind].size for kind in columns if kind != SCALAR_COLUMN)
     return size * rows > last_cache() * 2 // 3
 
 
@@ -178,55 +192,124 @@ def outcome(sweep: Sweep, state: Any, found: int | None) -> Outcome:
     return Outcome(best, row, 0)
 
 
+class _Other(Thread):
+    """A thread besides the caller's.  ended: whether it is done.
+
+    (Until Python 3.12 a thread whose `join` was interrupted does not count as alive any longer.)
+    """
+
+    def __init__(self, work: Callable[[], None]) -> None:
+        super().__init__(name="exprjit")
+        self.work = work
+        self.ended = Event()
+
+    def run(self) -> None:
+        try:
+            self.work()
+        finally:
+            self.ended.set()
+
+
 class _Team:
-    """Threads that share the pieces of a sweep.
+    """Threads that share the pieces of a sweep, the caller's among them.
 
     Each takes the next piece, and what it has taken it does to the end, or to the first row that
-    ends all. After such a row no more are handed out, so all before it have been done.
+    ends all. After such a row no more are handed out, so all before it have been done. What
+    `indices` finds in a piece is written where it would be if all rows before it had been found,
+    and moved together in the end.
     """
 
     def __init__(
-        self, sweep: Sweep, columns: Sequence[Column], rows: range, out: int, goes_on: bool
+        self,
+        sweep: Sweep,
+        columns: Sequence[Column],
+        rows: range,
+        out: int,
+        goes_on: bool,
+        owner: object,
     ) -> None:
         self.sweep = sweep
+        # Threads that an interrupt has left behind still have what they work on.
         self.columns = columns
+        self.owner = owner
         self.rows = rows
         self.out = out
         self.goes_on = goes_on
         self.starts = iter(range(rows.start, rows.stop, PIECE))
         self.lock = Lock()
         self.over = False
+        self.outcomes: list[Outcome] = []
+        #: What has to be raised, and is no failure of a row.
+        self.errors: list[BaseException] = []
         #: The rows that fail, and those that were found.
         self.failures: list[int] = []
         self.found: list[int] = []
+        #: By piece of `indices`: where its results begin, and how many they are.
+        self.written: list[tuple[int, int]] = []
 
-    def run(self, threads: int, failed: Callable[[int], None]) -> Outcome:
-        from concurrent.futures import ThreadPoolExecutor
-
-        with ThreadPoolExecutor(threads, "exprjit") as pool:
-            try:
-                tasks = [pool.submit(self.work) for _ in range(threads)]
-                outcomes = [task.result() for task in tasks]
-            finally:
-                self.over = True  # An interrupt: the threads end with the piece they are at.
+    def run(self, threads: int, failed: Callable[[int, Any], None]) -> Outcome:
+        others: list[_Other] = []
+        try:
+            # At the end of the process there may be no new ones.
+            with suppress(RuntimeError):
+                for _ in range(threads - 1):
+                    other = _Other(self.work)
+                    other.start()
+                    others.append(other)
+        except BaseException as error:
+            self._end(error)
+        self.work()
+        for other in others:
+            while not other.ended.is_set():
+                try:
+                    other.ended.wait()
+                except BaseException as error:
+                    self._end(error)
+        if self.errors:
+            raise self.errors[0]
         found = min(self.found, default=None)
         for row in sorted(self.failures):
             if found is None or row < found:
-                failed(row)
+                failed(row, None)
         if found is not None:
-            outcomes.append(Outcome(0, found, 0))
-        return joined(self.sweep.name, outcomes)
+            self.outcomes.append(Outcome(0, found, 0))
+        self.outcomes.append(Outcome(0, None, self._gather()))
+        return joined(self.sweep.name, self.outcomes)
 
-    def work(self) -> Outcome:
+    def _end(self, error: BaseException) -> None:
+        """Hand out no more pieces, and raise this in the end."""
+        self.errors.append(error)
+        self.over = True
+
+    def _gather(self) -> int:
+        """Move the results of pieces to each other; gives how many there are."""
+        from ctypes import memmove
+
+        total = 0
+        for begin, found in sorted(self.written):
+            memmove(self.out + WORD * total, begin, WORD * found)
+            total += found
+        return total
+
+    def work(self) -> None:
         """Take pieces until there are no more; what a thread does."""
+        try:
+            self.outcomes.append(self._worked())
+        except BaseException as error:
+            self._end(error)
+
+    def _worked(self) -> Outcome:
         sweep = self.sweep
         state = new_state(sweep, self.columns, self.out)
+        scattered = sweep.name == "indices"
         while not self.over:
             with self.lock:
                 start = next(self.starts, None)
             if start is None:
                 break
             stop = min(start + PIECE, self.rows.stop)
+            if scattered:
+                state[State.OUT] = self.out + WORD * (start - self.rows.start)
             row = sweep.kernel(state, start, stop)
             while row < stop:
                 is_found = _is_found(sweep, state)
@@ -235,6 +318,9 @@ class _Team:
                     self.over = True
                     break
                 row = sweep.kernel(state, row + 1, stop)
+            if scattered:
+                self.written.append((state[State.OUT], state[State.FOUND]))
+                state[State.FOUND] = 0
         return outcome(sweep, state, None)
 
 

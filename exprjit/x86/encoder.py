@@ -47,20 +47,20 @@ class Opcode(NamedTuple):
     modrm: bool
     vex: tuple[int, int, int] | None  # opcode map, L, pp
     evex: bool  # `vex` is said in the longer prefix
-    scalar: bool  # EVEX's tuple type is "Tuple1 Scalar"
+    element: int  # bytes of one, where EVEX's tuple type is "Tuple1 Scalar"; else 0
 
 
 _PREFIXES = ("66", "F2", "F3")
 _VEX_PP = {"66": 1, "F3": 2, "F2": 3}
 _VEX_MAP = {"0F": 1, "0F38": 2, "0F3A": 3}
 _VEX_L = {"LZ": 0, "L0": 0, "LIG": 0, "128": 0, "256": 1, "L1": 1, "512": 2}
-_IGNORED = ("ib", "id", "io", "cb", "cd", "/is4", "T1S")
+_IGNORED = ("ib", "id", "io", "cb", "cd", "/is4")
 
 
 @cache
 def parse_opcode(text: str) -> Opcode:
     """Read the manual's opcode column, such as "REX.W 81 /0 id" or "VEX.LZ.66.0F38.W1 F7 /r"."""
-    prefix, code, w, digit, modrm = b"", b"", 0, 0, False
+    prefix, code, w, digit, modrm, element = b"", b"", 0, 0, False, 0
     vex: tuple[int, int, int] | None = None
     for token in text.split():
         if token in _IGNORED:
@@ -71,12 +71,14 @@ def parse_opcode(text: str) -> Opcode:
             vex, w = _parse_vex(token.split(".")[1:])
         elif token in _PREFIXES and not code and vex is None:
             prefix = bytes.fromhex(token)
+        elif token.startswith("T1S"):
+            element = int(token[3:]) // 8
         elif token.startswith("/"):
             modrm = True
             digit = 0 if token == "/r" else int(token[1:])
         else:
             code += bytes.fromhex(token.partition("+")[0])
-    return Opcode(prefix, code, w, digit, modrm, vex, text.startswith("EVEX."), "T1S" in text)
+    return Opcode(prefix, code, w, digit, modrm, vex, text.startswith("EVEX."), element)
 
 
 def _parse_vex(parts: list[str]) -> tuple[tuple[int, int, int], int]:
@@ -191,7 +193,7 @@ def splitter(text: str, kind: str) -> Splitter:
     opcode = parse_opcode(text)
     if not opcode.evex:
         return shape
-    unit = 4 << opcode.w if opcode.scalar else kind_size(kind) // 8
+    unit = opcode.element or kind_size(kind) // 8
 
     def split(mem: Mem) -> tuple[Shape, bytes]:
         base, index, scale, disp = mem

@@ -37,8 +37,8 @@ class Row(NamedTuple):
     """One line of the manual, and the machine's constraints.
 
     `form` and `opcode` are the manual's columns, with three additions: `uimm` is an immediate that
-    is zero-extended or a count, "<cc>" with "+cc" stands for the sixteen conditions, and "T1S" in
-    the opcode is EVEX's tuple type where memory is used by the element.
+    is zero-extended or a count, "<cc>" with "+cc" stands for the sixteen conditions, and "T1S64" in
+    the opcode is EVEX's tuple type where memory is used by the element, of so many bits.
     `roles` has a word for each operand in `form`: r read, w written, rw both, i constant, c the
     register cl. The role of a memory operand is that of the memory; its registers are read.
     A write mask has none: it is read, and where it merges, a destination in vector registers is
