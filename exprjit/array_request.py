@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 ON_ERRORS: Final = ("raise", "mask")
 
 
+class NoRows(ExprValueError):
+    """The least or greatest value was asked for, and there is none."""
+
+
 class Request(NamedTuple):
     """A call, checked as far as it does not need to look at the columns.
 
@@ -67,6 +71,8 @@ def request(
             _check_computed(value)
         if len(columns) == 1 and not named and _is_table(columns[0]):
             values = table_columns(columns[0], names)
+            for value in values:
+                _check_computed(value)
         else:
             values = bind_arguments(f"{body.formula.name}.{kernel}", names, columns, named)
     if filter_ is True:
@@ -99,15 +105,24 @@ def is_lazy(value: Any) -> bool:
 
 def _is_table(value: Any) -> bool:
     """Whether a value has columns with names: a dict or a data frame."""
-    return isinstance(value, Mapping) or (
-        hasattr(value, "columns") and hasattr(value, "__getitem__")
-    )
+    if isinstance(value, Mapping):
+        return True
+    # (Of Dask a single column has that attribute, too.)
+    named = hasattr(value, "columns") and hasattr(value, "__getitem__")
+    return named and getattr(value, "ndim", 2) == 2
 
 
 def _check_computed(value: Any) -> None:
-    """Raise ExprTypeError for the rows of Polars that are yet to be computed."""
+    """Raise ExprTypeError for what is yet to be computed, and is no column until it is."""
     if type(value).__name__ == "LazyFrame":
         raise ExprTypeError("a LazyFrame has no rows yet", hint="compute them first: .collect()")
+    # (What is delayed has whatever attribute is asked for.)
+    if is_lazy(value) and not isinstance(getattr(value, "ndim", None), int):
+        raise ExprTypeError(
+            "of Dask only arrays and columns of data frames say before they are computed what they "
+            f"hold, not an object of type {type(value).__name__}",
+            hint="compute() it first, or tell what it is, as by dask.array.from_delayed",
+        )
 
 
 def table_columns(table: Any, names: Sequence[str]) -> list[Any]:
