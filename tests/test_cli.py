@@ -382,6 +382,26 @@ def test_output_that_cannot_be_written_is_a_short_error() -> None:
     assert (done.returncode, done.stderr) == (1, "exprjit: No space left on device\n")
 
 
+@pytest.mark.parametrize(
+    "words", ["1 + 1", "--version", "--help", "operators", "count --help", "count x d.csv", ""]
+)
+def test_a_closed_standard_output_is_a_short_error(tmp_path: Path, words: str) -> None:
+    if "d.csv" in words:
+        pytest.importorskip("pyarrow")
+    (tmp_path / "d.csv").write_text("x\n1\n")
+    argv = [words] if " + " in words else words.split()
+    command = 'exec "$@" >&-'
+    done = subprocess.run(
+        ["sh", "-c", command, "sh", sys.executable, "-m", "exprjit", *argv],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        input="1 + 1\n",
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (1, "exprjit: there is no standard output\n")
+
+
 def test_what_the_terminal_cannot_show_is_escaped() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "exprjit", "--dump=asm", "x + 'é'"],

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from children import Child
 
-from exprjit.tools import cli, csv_source, progress, sinks, sources
+from exprjit.tools import cli, csv_source, job, progress, sinks, sources
 from exprjit.tools.files import FORMATS
 
 np = pytest.importorskip("numpy")
@@ -277,6 +277,30 @@ def test_rows_that_the_filter_drops_cannot_fail(run: Run) -> None:
     assert run("filter", "x / y", path, "--where=x > 5").out == "x,y\n6,2\n"
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow"])
+@pytest.mark.usefixtures("short_chunks")
+def test_a_filter_cannot_fail_where_the_formula_has_nulls(run: Run, ending: str) -> None:
+    # In row 33, which is in a later chunk; in row 34 the filter passes without the formula.
+    x = [None if row in (33, 34) else row for row in range(40)]
+    y = [0 if row == 33 else 1 for row in range(40)]
+    path = write(pa.table({"x": x, "y": y}), f"d.{ending}")
+    where = "--where=10 / y"
+    assert run("count", "x + 1", path, where) == (0, "38\n", "")
+    lines = [f"{x[row]},1\n" for row in range(40) if row not in (33, 34)]
+    assert run("filter", "x + 1", path, where) == (0, "x,y\n" + "".join(lines), "")
+    rows = ["NA" if row == 34 else str(row) for row in range(40) if row != 33]
+    assert run("map", "x", path, where) == (0, "\n".join(rows) + "\n", "")
+    assert run("map", "x", path, where, "--append", "-o", "o.parquet") == (0, "", "")
+    assert pq.read_table("o.parquet")["x"].to_pylist() == x[:33] + x[34:]
+    for row in (3, 35):
+        y[row] = 0
+        path = write(pa.table({"x": x, "y": y}), f"d.{ending}")
+        for command in ("map", "filter", "count"):
+            err = run(command, "x", path, where).err
+            assert f"division by zero, where y = 0, in row {row} of d.{ending}\n" in err
+        y[row] = 1
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "npy"])
 @pytest.mark.usefixtures("short_chunks")
 def test_a_row_that_fails_is_told_by_its_number_in_the_file(run: Run, ending: str) -> None:
@@ -313,6 +337,8 @@ def test_a_row_that_fails_is_told_by_its_number_in_the_file(run: Run, ending: st
         (["map", "x", "d.csv", "-o", "x.xls"], "x.xls: unknown format"),
         (["filter", "x", "d.csv", "-o", "x.xls"], "x.xls: unknown format"),
         (["map", "x", "d.csv", "--append", "--columns=x"], "give one of them"),
+        (["map", "x", "d.csv", "--columns=x,y,x"], "--columns: 'x' is given twice"),
+        (["filter", "x", "d.csv", "--columns=x,x", "-o", "o.npy"], "'x' is given twice"),
     ],
 )
 def test_a_wrong_command_line_is_explained(run: Run, argv: Sequence[str], words: str) -> None:
@@ -449,6 +475,86 @@ def test_columns_that_a_format_cannot_hold(run: Run) -> None:
     err = run("map", "x", path, "-o", "n.npy").err
     assert "cannot hold that there is no value in row 1 of the column 'result'" in err
     assert not os.path.exists("n.npy")
+    zone = pa.array([None, 1], pa.timestamp("s", "No/Where"))
+    path = write(pa.table({"x": [1, 2], "when": zone}), "d.arrow")
+    for output in ("-", "o.csv"):
+        status, _, err = run("filter", "x", path, "-o", output)
+        words = "exprjit: CSV cannot hold the column 'when', which is of type timestamp[s, "
+        assert (status, err.startswith(words)) == (1, True), err
+        assert err.endswith("choose others with --columns\n")
+
+
+#: Types that have views in them, which are not copied with the rows that they are in.
+VIEWS = {
+    "text": (pa.string_view(), ["a, b", None, "more than twelve bytes"]),
+    "bytes": (pa.binary_view(), [b"a", None, b"more than twelve bytes"]),
+    "list": (pa.list_(pa.string_view()), [["a", None], None, ["b"]]),
+    "large": (pa.large_list(pa.string_view()), [["a", None], None, ["b"]]),
+    "fixed": (pa.list_(pa.string_view(), 1), [["a"], None, ["b"]]),
+    "struct": (pa.struct({"a": pa.string_view()}), [{"a": "b"}, None, {"a": None}]),
+    "map": (pa.map_(pa.string_view(), pa.binary_view()), [[("a", b"b")], None, []]),
+}
+
+
+@pytest.mark.parametrize("ending", ["arrow", "arrows", "parquet"])
+@pytest.mark.usefixtures("short_chunks")
+def test_views_of_texts(run: Run, ending: str) -> None:
+    columns = {name: pa.array(values * 5, kind) for name, (kind, values) in VIEWS.items()}
+    if ending == "parquet":
+        # Arrow cannot write the others.
+        columns = {name: columns[name] for name in ("text", "bytes")}
+    else:
+        indices = pa.array([0, None, 1] * 5)
+        texts = pa.array(["a", "b"], pa.string_view())
+        columns["coded"] = pa.DictionaryArray.from_arrays(indices, texts)
+    table = pa.table({"x": [0, 1, 2] * 5, **columns})
+    path = write(table, f"d.{ending}")
+    for output in ("o.arrow", "o.parquet"):
+        assert run("filter", "x", path, "-o", output) == (0, "", "")
+        wanted = [row for row in table.to_pylist() if row["x"]]
+        assert read(output).to_pylist() == wanted
+        assert run("map", "x", path, "--append", "--where=x > 1", "-o", output).status == 0
+        assert read(output).drop_columns("result").to_pylist() == wanted[1::2]
+    assert run("filter", "x > 1", path, "--columns=x,text,bytes") == (
+        0,
+        "x,text,bytes\n" + "2,more than twelve bytes,more than twelve bytes\n" * 5,
+        "",
+    )
+    if ending != "parquet":
+        assert run("map", "x", path, "--columns=coded").out == "coded,result\n" + (
+            "a,0\n,1\nb,2\n" * 5
+        )
+
+
+def test_what_polars_writes(run: Run) -> None:
+    pl = pytest.importorskip("polars")
+    frame = pl.DataFrame({"x": [1, 2, 3], "s": ["a", "b", None]})
+    frame.write_ipc("pl.arrow")
+    frame.write_parquet("pl.parquet")
+    for path in ("pl.arrow", "pl.parquet"):
+        assert run("filter", "x > 1", path) == (0, "x,s\n2,b\n3,\n", "")
+        assert run("filter", "x > 1", path, "-o", "o.arrow").status == 0
+        assert pl.read_ipc(Path("o.arrow").read_bytes()).equals(frame[1:])
+
+
+def test_columns_of_which_rows_cannot_be_picked(run: Run) -> None:
+    runs = pa.RunEndEncodedArray.from_arrays([2, 3], ["a", "b"])
+    path = write(pa.table({"x": [1, 2, 3], "runs": runs}), "d.arrow")
+    for command in (["filter", "x > 1"], ["map", "x", "--append", "--where=x > 1"]):
+        status, _, err = run(*command, path, "-o", "o.arrow")
+        assert status == 1
+        assert err.startswith("exprjit: the column 'runs' of d.arrow is of type run_end_encoded<")
+        assert "of which Arrow cannot pick rows\n  hint: choose others" in err
+        assert not os.path.exists("o.arrow")
+    assert run("map", "x", path, "--append", "-o", "o.arrow").status == 0
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_name_that_is_no_utf8(run: Run, ending: str) -> None:
+    name = os.fsdecode(b"\xff.") + ending
+    path = write(pa.table({"x": [1, 2, 3]}), f"d.{ending}")
+    assert run("filter", "x > 1", path, "-o", name) == (0, "", "")
+    assert run("map", "x", name) == (0, "2\n3\n", "")
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "npy"])
@@ -568,9 +674,34 @@ def test_values_of_csv_that_are_no_integers(run: Run, monkeypatch: pytest.Monkey
         in err
     )
     assert run("filter", "x > 1", csv(late)) == (0, "x,y\n", "")
-    assert "d.csv: CSV parse error: Expected 2 columns, got 1" in (
-        run("count", "x", csv("x,y\n1,2\n3\n")).err
-    )
+    for text, row in (("x,y\n3\n", 0), ("x,y\n1,2\n\n4,5\n3\n", 2), (late + "3\n1,2\n", 1001)):
+        err = run("count", "x", csv(text)).err
+        assert f"d.csv: CSV parse error in row {row:,}: Expected 2 columns, got 1: 3\n" in err
+
+
+@pytest.mark.parametrize("block", [50, csv_source.BLOCK])
+def test_a_quote_without_an_end(run: Run, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(csv_source, "BLOCK", block)
+    rows = "".join(f"{x},b\n" for x in range(2, 1000))
+    for head, row in (
+        ('1,"oops\n', "row 0"),
+        ('"1,a\n', "row 0"),
+        ('0,a\n\n1,"oops\n', "row 1"),
+        ('0,"a\n, b"\n1,"oops ""quoted""\n', "row 1"),
+        ('0,a"b\n' + "1,b\n" * 1500 + '1,"oops\n', "row 1,501"),
+        ('\n\n1,"a","\n', "row 0"),
+    ):
+        for text in (f"x,s\n{head}{rows}", f"x,s\n{head}{rows}".rstrip("\n"), f"x,s\n{head}"):
+            for command in (["count", "1"], ["map", "x", "-o", "o.csv"]):
+                status, out, err = run(*command, csv(text))
+                assert (status, out) == (1, "")
+                assert err == f"exprjit: d.csv: a quote that begins in {row} has no end\n"
+    err = run("count", "1", csv(f'x,"s\n{rows}')).err
+    assert err == "exprjit: d.csv: a quote that begins in the line of names has no end\n"
+    # These have one, or are no quotes that begin a field.
+    for head in ('1,a"b', '1,"a"', '1,"a""b"', '1,"a"b', "1,'a", '1,a"'):
+        assert run("count", "1", csv(f"x,s\n{head}")).out == "1\n"
+        assert run("count", "1", csv(f"x,s\n{head}\n{rows}")).out == "999\n"
 
 
 def test_where_rows_of_csv_end() -> None:
@@ -733,7 +864,41 @@ def test_output_that_cannot_be_written(tmp_path: Path, ending: str) -> None:
             stderr=subprocess.PIPE,
             text=True,
         )
-    assert (done.returncode, done.stderr) == (1, "exprjit: No space left on device\n")
+    told = "exprjit: standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_the_first_error_is_told_where_output_cannot_be_written(tmp_path: Path) -> None:
+    write(pa.table({"x": [1, 0]}), str(tmp_path / "d.parquet"))
+    (tmp_path / "full.csv").symlink_to("/dev/full")
+    for output in ("-", "full.csv"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "exprjit", "map", "1 / x", "d.parquet", "-o", output],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert done.returncode == 1
+        assert done.stderr.startswith("exprjit: division by zero, where x = 0, in row 1 of d.par")
+        assert "No space" not in done.stderr
+
+
+@pytest.mark.parametrize("output", ["-", "o.csv", "o.parquet"])
+def test_errors_of_computing_are_not_blamed_on_the_output(
+    run: Run, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    path = write(pa.table({"x": [1, 2]}), "d.parquet")
+
+    def compute(*arguments: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(job.Job, "compute", compute)
+    monkeypatch.setattr(cli, "_abandon_output", lambda: None)
+    assert run("map", "x", path, "-o", output).err == "exprjit: Cannot allocate memory\n"
 
 
 # Pipes and processes. ------------------------------------------------------------------------

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
 from functools import partial
-from io import TextIOWrapper
+from io import TextIOBase, TextIOWrapper
 from typing import Any, NamedTuple
 
-from ..errors import ExprError
+from ..errors import ExprError, ExprValueError
 from ..function import STAGES, Function
 from .options import (
     HELP,
@@ -260,25 +261,50 @@ def _run(argv: Sequence[str]) -> int:
     return _evaluate(formula, values, arguments.options)
 
 
+class _NoOutput(TextIOBase):
+    """What stands for standard output where that is closed: only who writes to it hears of it."""
+
+    def write(self, text: str) -> int:
+        raise ExprValueError("there is no standard output")
+
+
+@contextmanager
+def _output() -> Iterator[None]:
+    """What is printed meanwhile has gone out at the end."""
+    if sys.stdout is None:
+        # Python's own `print` would do nothing.
+        with redirect_stdout(_NoOutput()):
+            yield
+        return
+    if isinstance(sys.stdout, TextIOWrapper):
+        # A formula may hold what the terminal cannot show.
+        sys.stdout.reconfigure(errors="backslashreplace")
+    yield
+    # Here, so that a closed pipe is noticed here too.
+    sys.stdout.flush()
+
+
 def _abandon_output() -> None:
     """Python flushes standard output once more when it ends, and would complain again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point: run a command line, without the program's name; give the exit status."""
     try:
-        if isinstance(sys.stdout, TextIOWrapper):
-            # A formula may hold what the terminal cannot show.
-            sys.stdout.reconfigure(errors="backslashreplace")
-        status = _run(sys.argv[1:] if argv is None else argv)
-        # Here, so that a closed pipe is noticed here too.
-        sys.stdout.flush()
-        return status
+        with _output():
+            return _run(sys.argv[1:] if argv is None else argv)
     except UsageError as error:
         print(f"exprjit: {error}\nexprjit --help explains", file=sys.stderr)
         return 2
     except ExprError as error:
+        try:
+            # What has been printed stands before the error, if it can be written at all.
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except OSError:
+            _abandon_output()
         print(f"exprjit: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

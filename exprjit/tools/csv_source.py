@@ -31,6 +31,7 @@ _ROW: Final = re.compile(b"".join((_FIELD % 1, b"(?:,", _FIELD % 2, b")*", rb"(?
 _NOT_CONVERTED: Final = re.compile(
     r"In CSV column #(\d+): .*CSV conversion error to (\S+): invalid value '(.*)'", re.DOTALL
 )
+_MISSHAPEN: Final = re.compile(r"CSV parse error: Row #(\d+): (.{1,200})")
 _TRUTHS: Final = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 
 
@@ -77,6 +78,9 @@ class CsvSource(Source):
     def __init__(self, name: str, file: Any) -> None:
         super().__init__(name)
         self.file = file
+        self.names = []
+        #: How many rows have been read.
+        self.done = 0
         self.size = os.fstat(file.fileno()).st_size if file.seekable() else 0
         self.blocks = self._blocks()
         first = next(self.blocks, b"").removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
@@ -94,11 +98,12 @@ class CsvSource(Source):
             if block is None:
                 break
             self.first = block
-        #: How many rows have been read.
-        self.done = 0
 
     def _blocks(self) -> Iterator[bytes]:
-        """The text, in blocks that end where a row does."""
+        """The text, in blocks that end where a row does.
+
+        The rows of one must have been counted before the next is asked for.
+        """
         rest = b""
         while True:
             data = self.file.read(max(BLOCK, len(rest)))
@@ -110,6 +115,9 @@ class CsvSource(Source):
                 yield rest[:end]
                 rest = rest[end:]
         if rest:
+            if not rows_end(rest + b"\n"):
+                place = f"row {self.done:,}" if self.names else "the line of names"
+                raise ExprValueError(f"{self.name}: a quote that begins in {place} has no end")
             yield rest
 
     def _choose(self, wanted: Sequence[str], integers: Sequence[str], as_text: bool) -> Any:
@@ -178,7 +186,7 @@ class CsvSource(Source):
         except ArrowInvalid as error:
             match = _NOT_CONVERTED.search(str(error))
             if match is None:
-                raise
+                raise self._misshapen(block) or error from None
         name, kind, text = self.names[int(match[1])], match[2], match[3]
         row = self.done + self._row_of(block, name, text)
         if name in self.integers:
@@ -190,6 +198,20 @@ class CsvSource(Source):
             f"in row {row:,}",
             hint="write CSV, or leave the column out with --columns",
         )
+
+    def _misshapen(self, block: bytes) -> ExprValueError | None:
+        """The error for the first row of a block that is not like the others, if there is one."""
+        from pyarrow import ArrowInvalid
+
+        try:
+            # Only who reads the rows in turn knows their numbers.
+            _parsed(self.names, block, self.read, self.kinds, in_turn=True)
+        except ArrowInvalid as error:
+            match = _MISSHAPEN.search(str(error))
+            if match:
+                row = self.done + int(match[1]) - 1
+                return ExprValueError(f"{self.name}: CSV parse error in row {row:,}: {match[2]}")
+        return None
 
     def _row_of(self, block: bytes, name: str, text: str) -> int:
         """The row of a block where a column has a value first."""
@@ -203,8 +225,17 @@ class CsvSource(Source):
         return self.file.tell() / self.size if self.size else None
 
 
-def _parsed(names: list[str], block: bytes, columns: list[str], kinds: dict[str, Any]) -> Any:
-    """Some columns of a block; of types that they look like, where none is given."""
+def _parsed(
+    names: list[str],
+    block: bytes,
+    columns: list[str],
+    kinds: dict[str, Any],
+    in_turn: bool = False,
+) -> Any:
+    """Some columns of a block; of types that they look like, where none is given.
+
+    in_turn: without threads, so that errors have numbers of rows, which count from 1.
+    """
     from pyarrow import BufferReader, allocate_buffer, csv
 
     # In memory of Arrow's: its threads may let go of it when Python is at its end already, which
@@ -215,7 +246,9 @@ def _parsed(names: list[str], block: bytes, columns: list[str], kinds: dict[str,
     known = [name if name in columns else f"\0{place}" for place, name in enumerate(names)]
     return csv.read_csv(
         BufferReader(memory),
-        read_options=csv.ReadOptions(column_names=known, block_size=1 << 20),
+        read_options=csv.ReadOptions(
+            column_names=known, block_size=1 << 20, use_threads=not in_turn
+        ),
         parse_options=csv.ParseOptions(newlines_in_values=True),
         convert_options=csv.ConvertOptions(include_columns=columns, column_types=kinds),
     )

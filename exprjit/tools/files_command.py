@@ -1,4 +1,4 @@
-"""``exprjit map``, ``filter`` and ``count``: a formula over the rows of a file, chunk by chunk."""
+"""``exprjit map``, ``filter`` and ``count``: a formula over the rows of a file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from ..errors import ExprError, ExprTypeError, ExprValueError, quoted
-from ..formula import Formula
+from ..errors import ExprValueError, quoted
 from ..function import Function
-from ..language.ast import Binding, Name
 from ..language.operators import OVERFLOW_MODES
 from .files import FORMATS, STANDARD, format_of, opened, unknown_format
+from .job import Job
 from .options import (
     Arguments,
     Option,
@@ -24,11 +23,19 @@ from .options import (
 )
 from .progress import Progress
 from .sinks import CsvSink, Sink, replacing, sink_of
-from .sources import ColumnError, Source, naming
+from .sources import naming
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split(","))
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    names = _names(text)
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"--columns: {quoted(name)} is given twice")
+    return names
 
 
 _WHERE: Final = (
@@ -61,119 +68,16 @@ OPTIONS: Final = {
         _OUTPUT,
         Option("--name", "what the new column is called", "COLUMN", default="result"),
         Option("--append", "write all columns of FILE before the new one"),
-        Option("--columns", f"{_COLUMNS} before the new one", "NAME,...", read=_names),
+        Option("--columns", f"{_COLUMNS} before the new one", "NAME,...", read=_columns),
         *_WHERE,
     ),
-    "filter": (_OUTPUT, Option("--columns", f"{_COLUMNS} only", "NAME,...", read=_names), *_WHERE),
+    "filter": (
+        _OUTPUT,
+        Option("--columns", f"{_COLUMNS} only", "NAME,...", read=_columns),
+        *_WHERE,
+    ),
     "count": _WHERE,
 }
-
-
-class Job:
-    """A formula over a file.
-
-    columns: the names of those that the formula and the filter take.
-    """
-
-    def __init__(self, function: Function, where: Function | None, source: Source) -> None:
-        self.function = function
-        self.where = where
-        self.source = source
-        filtering = () if where is None else where.params
-        self.columns = list(dict.fromkeys((*function.params, *filtering)))
-        if source.names is None:
-            if len(self.columns) > 1:
-                raise ExprTypeError(
-                    f"{source.name} is one column, and there are {len(self.columns)} parameters: "
-                    f"{', '.join(self.columns)}",
-                    hint="give a number for all rows as NAME=VALUE behind the file",
-                )
-            source.names = self.columns or ["value"]
-
-    def choose(self, kept: Sequence[str], as_text: bool) -> Any:
-        """Say which columns are to be in the batches beside those that are used; their schema."""
-        wanted = list(dict.fromkeys((*self.columns, *kept)))
-        order = list(self.source.names or ())
-        # Those that are not there come last: they are about to be refused.
-        wanted.sort(key=lambda name: order.index(name) if name in order else len(order))
-        with self._placing():
-            return self.source.choose(wanted, self.columns, as_text)
-
-    def batches(self, progress: Progress) -> Iterator[tuple[int, Any]]:
-        """The number of the first row of each batch, and the batch."""
-        first = 0
-        with self._placing():
-            for batch in self.source.batches():
-                yield first, batch
-                first += batch.num_rows
-                progress.show(first)
-
-    def compute(self, method: str, first: int, batch: Any) -> Any:
-        """What a method of the function gives for a batch that begins with row `first`."""
-        columns = {name: batch.column(name) for name in self.columns}
-        try:
-            return getattr(self.function, method)(columns, where=self._filter(batch))
-        except ExprError as error:
-            if error.row is not None:
-                error.message = error.message.removesuffix(f", in row {error.row:,}")
-                error.in_row(first + error.row)
-                error.message += f" of {self.source.name}"
-            raise
-
-    def _filter(self, batch: Any) -> Any:
-        """The filter; one that says how many rows there are, if nothing else does."""
-        if self.columns:
-            return self.where
-        return _constant(self.where is None or (batch.num_rows > 0 and self.where() != 0), batch)
-
-    def passing(self, batch: Any) -> Any:
-        """Which rows of a batch, over which the filter has been without an error, it lets pass."""
-        assert self.where is not None
-        names = self.where.params
-        if not names:
-            return _constant(batch.num_rows > 0 and self.where() != 0, batch)
-        return self.where.mask({name: batch.column(name) for name in names})
-
-    @contextmanager
-    def _placing(self) -> Iterator[None]:
-        """Say of a column that cannot be used where the formula names it."""
-        try:
-            yield
-        except ColumnError as error:
-            for function in (self.function, self.where):
-                place = None if function is None else _place(function.formula, error.name)
-                if function is not None and place is not None:
-                    error.start, error.end = place
-                    error.locate(function.source)
-                    break
-            raise
-
-
-def _constant(truth: bool, batch: Any) -> Any:
-    """A truth value for each row of a batch."""
-    import pyarrow
-
-    bits = (b"\xff" if truth else b"\0") * (batch.num_rows // 8 + 1)
-    buffers = [None, pyarrow.py_buffer(bits)]
-    return pyarrow.Array.from_buffers(pyarrow.bool_(), batch.num_rows, buffers)
-
-
-def _place(formula: Formula, name: str) -> tuple[int, int] | None:
-    """Where a formula names a parameter first."""
-    program = formula.program()
-    if name not in program.params:
-        return None
-    work = [
-        *(row.value if isinstance(row, Binding) else row.body for row in program.statements),
-        program.result,
-    ]
-    places = []
-    while work:
-        node = work.pop()
-        if isinstance(node, Name) and node.name == name and not node.formal:
-            places.append((node.start, node.end))
-        work += node.parts
-    return min(places, default=None)
 
 
 # The command line. ---------------------------------------------------------------------------
@@ -239,13 +143,18 @@ def _output(options: Mapping[str, Any], default: str | None = None) -> tuple[str
 def _writing(path: str | None, format: str, schema: Any, header: bool = True) -> Iterator[Sink]:
     """What results are written to; the file is there when this ends without an error."""
     if path is None:
-        if sys.stdout is None:
-            raise ExprValueError("there is no standard output")
-        sys.stdout.flush()
-        yield CsvSink(sys.stdout.buffer, schema, header)
+        name = "standard output"
+        file = getattr(sys.stdout, "buffer", None)
+        if file is None:
+            raise ExprValueError(f"there is no {name}")
+        with naming(name):
+            sys.stdout.flush()
+            sink: Sink = CsvSink(name, file, schema, header)
+        yield sink
+        sink.close()
         return
-    with naming(path), replacing(path) as file:
-        sink = sink_of(format, path)(file, schema)
+    with replacing(path) as file:
+        sink = sink_of(format, path, file, schema)
         try:
             yield sink
             sink.close()
@@ -256,7 +165,7 @@ def _writing(path: str | None, format: str, schema: Any, header: bool = True) ->
 
 def _progress(job: Job, to_output: bool) -> Progress:
     """Nothing is shown between lines that go to the same terminal."""
-    mixed = to_output and sys.stdout is not None and sys.stdout.isatty()
+    mixed = to_output and sys.stdout.isatty()
     return Progress(job.source.name, job.source.share, wanted=not mixed)
 
 
@@ -293,7 +202,7 @@ def map_(arguments: Arguments) -> int:
                 results = job.compute("map", first, batch)
                 columns = [*(batch.column(name) for name in kept), results]
                 rows = pyarrow.record_batch(columns, schema=made)
-                sink.write(rows if job.where is None else rows.filter(job.passing(batch)))
+                sink.write(rows if job.where is None else job.picked(rows, job.passing(batch)))
     return 0
 
 
@@ -316,7 +225,7 @@ def filter_(arguments: Arguments) -> int:
         ):
             for first, batch in job.batches(progress):
                 passing = job.compute("mask", first, batch)
-                sink.write(batch.select(kept).filter(passing))
+                sink.write(job.picked(batch.select(kept), passing))
     return 0
 
 

@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any, Final
 
 from ..errors import ExprTypeError, ExprValueError, quoted
-from .sources import ROWS
+from .sources import ROWS, first_line, naming
 
 #: What stands for no value where an empty line would not be seen.
 NO_VALUE: Final = b"NA"
@@ -25,35 +25,52 @@ NO_VALUE: Final = b"NA"
 def replacing(path: str) -> Iterator[Any]:
     """A new binary file that takes the place of `path` at the end, unless there is an error.
 
-    What is not a file of its own, as a pipe, is written to as it is.
+    What is not a file of its own, as a pipe, is written to as it is. Raises ExprValueError for what
+    the system refuses; errors of what is done with the file meanwhile stay as they are.
     """
     target = os.path.realpath(path)
-    mode = None
-    with suppress(FileNotFoundError):
-        mode = os.stat(target).st_mode
-    if mode is not None and not stat.S_ISREG(mode):
-        with open(target, "wb") as file:
-            yield file
-        return
-    if mode is not None and not os.access(target, os.W_OK):
-        raise PermissionError(13, "Permission denied")
-    folder = os.path.dirname(target)
-    temporary = os.path.join(folder, f".exprjit-{secrets.token_hex(8)}.part")
+    temporary = os.path.join(os.path.dirname(target), f".exprjit-{secrets.token_hex(8)}.part")
+    file: Any = None
     try:
-        with _nameless(folder) or open(temporary, "xb+") as file:
-            yield file
+        with naming(path):
+            mode = _mode(target)
+            is_own = mode is None or stat.S_ISREG(mode)
+            if is_own and mode is not None and not os.access(target, os.W_OK):
+                raise PermissionError(13, "Permission denied")
+            file = _new(temporary) if is_own else open(target, "wb")  # noqa: SIM115
+        yield file
+        with naming(path):
             file.flush()
-            if not os.path.exists(temporary):
+            if is_own and not os.path.exists(temporary):
                 # A folder for the path, which it does not need, makes it follow the link.
                 descriptor = file.fileno()
                 os.link(f"/proc/self/fd/{descriptor}", temporary, src_dir_fd=descriptor)
-        if mode is not None:
-            os.chmod(temporary, stat.S_IMODE(mode))
-        os.replace(temporary, target)
+            file.close()
+            if is_own and mode is not None:
+                os.chmod(temporary, stat.S_IMODE(mode))
+            if is_own:
+                os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):
             os.unlink(temporary)
+        with suppress(OSError):
+            # What is left to be written may not be writable: that is the first error again.
+            if file is not None:
+                file.close()
         raise
+
+
+def _mode(path: str) -> int | None:
+    """What the system says that a file is; None if there is none."""
+    try:
+        return os.stat(path).st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _new(path: str) -> Any:
+    """A file that has this name, or that has none yet and is to be linked to it."""
+    return _nameless(os.path.dirname(path)) or open(path, "xb+")
 
 
 def _nameless(folder: str) -> Any:
@@ -74,27 +91,41 @@ def _nameless(folder: str) -> Any:
 class Sink(ABC):
     """What batches of a schema are written to; closing it completes the file, and leaves it open.
 
-    Making it raises ExprTypeError for a column of a type that it cannot hold.
+    name: what errors call the file.  Making one raises ExprTypeError for a column of a type that it
+    cannot hold, and errors of the system and of Arrow as they are; later ones bear the name.
     """
 
-    def __init__(self, file: Any, schema: Any) -> None:
+    def __init__(self, name: str, file: Any, schema: Any) -> None:
+        self.name = name
         self.file = file
         self.schema = schema
 
-    @abstractmethod
     def write(self, batch: Any) -> None:
         """Take the rows of a batch."""
+        with naming(self.name):
+            self._write(batch)
 
-    def close(self) -> None:  # noqa: B027 - most have nothing left to write.
+    def close(self) -> None:
         """Complete the file."""
+        with naming(self.name):
+            self._close()
+            self.file.flush()
+
+    @abstractmethod
+    def _write(self, batch: Any) -> None:
+        """What `write` does; errors of the system and of Arrow may come as they are."""
+
+    def _close(self) -> None:  # noqa: B027 - most have nothing left to write.
+        """What `close` does, likewise."""
 
     def abandon(self) -> None:  # noqa: B027
         """Let go of it after an error: nothing more is to be said."""
 
 
-def _refusal(what: str, field: Any) -> ExprTypeError:
+def _refusal(what: str, field: Any, reason: str = "") -> ExprTypeError:
+    kind = f"{field.type}{reason}"
     return ExprTypeError(
-        f"{what} cannot hold the column {quoted(field.name)}, which is of type {field.type}",
+        f"{what} cannot hold the column {quoted(field.name)}, which is of type {kind}",
         hint="choose others with --columns",
     )
 
@@ -102,10 +133,10 @@ def _refusal(what: str, field: Any) -> ExprTypeError:
 class CsvSink(Sink):
     """Text; without values nothing is between the commas, and NO_VALUE stands in an only column."""
 
-    def __init__(self, file: Any, schema: Any, header: bool = True) -> None:
+    def __init__(self, name: str, file: Any, schema: Any, header: bool = True) -> None:
         import pyarrow
 
-        super().__init__(file, schema)
+        super().__init__(name, file, schema)
         for field in schema:
             try:
                 _cells(pyarrow.nulls(0, field.type))
@@ -116,7 +147,7 @@ class CsvSink(Sink):
             csv.writer(names, lineterminator="\n").writerow(schema.names)
             file.write(names.getvalue().encode())
 
-    def write(self, batch: Any) -> None:
+    def _write(self, batch: Any) -> None:
         import pyarrow
 
         if not batch.num_rows:
@@ -142,9 +173,16 @@ def _without_quotes(batch: Any) -> bytes:
 def _with_quotes(batch: Any) -> memoryview:
     """The lines of a batch, with quotes around what needs them, also if it is no UTF-8."""
     import numpy as np
+    import pyarrow
     from pyarrow import compute
 
-    columns = [_cells(column) for column in batch.columns]
+    columns = []
+    for field, column in zip(batch.schema, batch.columns, strict=True):
+        try:
+            columns.append(_cells(column))
+        except pyarrow.ArrowException as error:
+            # Not all types that have texts have one for each value.
+            raise _refusal("CSV", field, f": {first_line(error)}") from None
     if len(columns) == 1:
         # An empty line would not be taken for a row.
         (column,) = columns
@@ -166,7 +204,7 @@ def _cells(column: Any) -> Any:
     from pyarrow import compute, types
 
     kind = column.type
-    if not (types.is_binary(kind) or types.is_large_binary(kind) or kind == pyarrow.binary_view()):
+    if not (types.is_binary(kind) or types.is_large_binary(kind)):
         column = column.cast(pyarrow.large_string())
     column = column.cast(pyarrow.large_binary())
     if types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind):
@@ -190,29 +228,29 @@ def _binary(value: bytes) -> Any:
 class ParquetSink(Sink):
     """Row groups of some chunks each, so that few rows that pass are not a group each."""
 
-    def __init__(self, file: Any, schema: Any) -> None:
+    def __init__(self, name: str, file: Any, schema: Any) -> None:
         from pyarrow.parquet import ParquetWriter
 
-        super().__init__(file, schema)
+        super().__init__(name, file, schema)
         self.writer = ParquetWriter(file, schema)
         self.waiting: list[Any] = []
         self.rows = 0
 
-    def write(self, batch: Any) -> None:
+    def _write(self, batch: Any) -> None:
         self.waiting.append(batch)
         self.rows += batch.num_rows
         if self.rows >= ROWS or len(self.waiting) >= 1000:
-            self._write()
+            self._write_waiting()
 
-    def _write(self) -> None:
+    def _write_waiting(self) -> None:
         import pyarrow
 
         if self.waiting:
             self.writer.write_table(pyarrow.Table.from_batches(self.waiting))
         self.waiting, self.rows = [], 0
 
-    def close(self) -> None:
-        self._write()
+    def _close(self) -> None:
+        self._write_waiting()
         self.writer.close()
 
     def abandon(self) -> None:
@@ -223,26 +261,26 @@ class ParquetSink(Sink):
 class ArrowSink(Sink):
     """A file of record batches, or a stream of them."""
 
-    def __init__(self, file: Any, schema: Any, stream: bool = False) -> None:
+    def __init__(self, name: str, file: Any, schema: Any, stream: bool = False) -> None:
         from pyarrow import ipc
 
-        super().__init__(file, schema)
+        super().__init__(name, file, schema)
         self.writer = (ipc.new_stream if stream else ipc.new_file)(file, schema)
 
-    def write(self, batch: Any) -> None:
+    def _write(self, batch: Any) -> None:
         self.writer.write_batch(batch)
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self.writer.close()
 
 
 class NpySink(Sink):
     """An array of one dimension: of the only column, or with a field for each."""
 
-    def __init__(self, file: Any, schema: Any) -> None:
+    def __init__(self, name: str, file: Any, schema: Any) -> None:
         import numpy as np
 
-        super().__init__(file, schema)
+        super().__init__(name, file, schema)
         if not file.seekable():
             raise ExprValueError("a .npy file begins with how long it is: it cannot be a pipe")
         types = [(field.name, _numpy_type(field)) for field in schema]
@@ -251,7 +289,7 @@ class NpySink(Sink):
         self.begin = _npy_header(self.dtype, 0)
         file.write(self.begin)
 
-    def write(self, batch: Any) -> None:
+    def _write(self, batch: Any) -> None:
         import numpy as np
 
         array = np.empty(batch.num_rows, self.dtype)
@@ -268,7 +306,7 @@ class NpySink(Sink):
         self.rows += len(array)
         self.file.write(array.tobytes())
 
-    def close(self) -> None:
+    def _close(self) -> None:
         self.file.seek(0)
         self.file.write(_npy_header(self.dtype, self.rows, len(self.begin)))
 
@@ -319,15 +357,16 @@ def _npy_header(dtype: Any, rows: int, size: int | None = None) -> bytes:
     return magic + length.to_bytes(width, "little") + text.ljust(length - 1) + b"\n"
 
 
-def sink_of(format: str, path: str) -> Callable[[Any, Any], Sink]:
-    """What writes a format; `path` is where to."""
-    if format == "arrow" and path.lower().endswith(".arrows"):
-        return lambda file, schema: ArrowSink(file, schema, stream=True)
-    return SINKS[format]
+def sink_of(format: str, path: str, file: Any, schema: Any) -> Sink:
+    """What writes a format to a file; `path` is its name.  Raises ExprError."""
+    with naming(path):
+        if format == "arrow" and path.lower().endswith(".arrows"):
+            return ArrowSink(path, file, schema, stream=True)
+        return SINKS[format](path, file, schema)
 
 
 #: What writes a format.
-SINKS: Final[dict[str, Callable[[Any, Any], Sink]]] = {
+SINKS: Final[dict[str, Callable[[str, Any, Any], Sink]]] = {
     "csv": CsvSink,
     "parquet": ParquetSink,
     "arrow": ArrowSink,

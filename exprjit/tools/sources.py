@@ -38,14 +38,15 @@ def naming(name: str) -> Iterator[None]:
     try:
         yield
     except ArrowException as error:
-        raise ExprValueError(f"{name}: {_first_line(error)}") from None
+        raise ExprValueError(f"{name}: {first_line(error)}") from None
     except OSError as error:
         if isinstance(error, BrokenPipeError):
             raise
-        raise ExprValueError(f"{name}: {error.strerror or _first_line(error)}") from None
+        raise ExprValueError(f"{name}: {error.strerror or first_line(error)}") from None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without all that may follow."""
     text = str(error).strip() or type(error).__name__
     return text.splitlines()[0][:300]
 
@@ -127,12 +128,46 @@ def pieces(batch: Any) -> Iterator[Any]:
         yield batch.slice(start, ROWS)
 
 
+def _without_views(kind: Any) -> Any:
+    """A type with texts one behind the other in place of views of them.
+
+    Arrow cannot pick rows of views, which are what Polars writes.
+    """
+    import pyarrow
+    from pyarrow import types
+
+    def inner(field: Any) -> Any:
+        return field.with_type(_without_views(field.type))
+
+    if kind == pyarrow.string_view():
+        return pyarrow.large_string()
+    if kind == pyarrow.binary_view():
+        return pyarrow.large_binary()
+    if types.is_dictionary(kind):
+        values = _without_views(kind.value_type)
+        return pyarrow.dictionary(kind.index_type, values, kind.ordered)
+    if types.is_struct(kind):
+        return pyarrow.struct([inner(kind.field(place)) for place in range(kind.num_fields)])
+    if types.is_list(kind):
+        return pyarrow.list_(inner(kind.value_field))
+    if types.is_large_list(kind):
+        return pyarrow.large_list(inner(kind.value_field))
+    if types.is_fixed_size_list(kind):
+        return pyarrow.list_(inner(kind.value_field), kind.list_size)
+    if types.is_map(kind):
+        items = inner(kind.key_field), inner(kind.item_field)
+        return pyarrow.map_(*items, keys_sorted=kind.keys_sorted)
+    return kind
+
+
 class _Typed(Source):
     """A source whose file says what the types are: `schema`."""
 
     schema: Any
 
     def _choose(self, wanted: Sequence[str], integers: Sequence[str], as_text: bool) -> Any:
+        import pyarrow
+
         from ..runtime.arrow import item_kind
 
         self.wanted = list(wanted)
@@ -142,7 +177,22 @@ class _Typed(Source):
                 item_kind(kind.__arrow_c_schema__(), self.column(name), {})
             except ExprTypeError as error:
                 raise ColumnError(error.message, name) from None
-        return selected(self.schema, wanted)
+        chosen = selected(self.schema, wanted)
+        fields = [field.with_type(_without_views(field.type)) for field in chosen]
+        #: What the batches are made to be.
+        self.made = pyarrow.schema(fields, chosen.metadata)
+        return self.made
+
+    def _of_schema(self, batch: Any) -> Any:
+        """A batch of the columns that are wanted, of the types that were promised."""
+        import pyarrow
+
+        if batch.schema.types == self.made.types:
+            return batch
+        columns = []
+        for field, column in zip(self.made, batch.columns, strict=True):
+            columns.append(column if column.type == field.type else column.cast(field.type))
+        return pyarrow.record_batch(columns, schema=self.made)
 
 
 class ParquetSource(_Typed):
@@ -161,7 +211,7 @@ class ParquetSource(_Typed):
     def _batches(self) -> Iterator[Any]:
         for batch in self.file.iter_batches(ROWS, columns=self.wanted):
             self.done += batch.num_rows
-            yield batch.select(self.wanted)
+            yield self._of_schema(batch.select(self.wanted))
 
     def share(self) -> float | None:
         total: int = self.file.metadata.num_rows
@@ -176,7 +226,8 @@ def _for_arrow(file: Any) -> Any:
     """
     from pyarrow import OSFile
 
-    return OSFile(file.name) if os.path.isfile(file.name) else file
+    # As bytes: Arrow takes text for UTF-8, which a name need not be.
+    return OSFile(os.fsencode(file.name)) if os.path.isfile(file.name) else file
 
 
 class ArrowSource(_Typed):
@@ -218,7 +269,7 @@ class ArrowSource(_Typed):
             chosen = batch.select(self.wanted)
             chosen.validate(full=True)
             self.done += 1
-            yield from pieces(chosen)
+            yield from map(self._of_schema, pieces(chosen))
 
     def share(self) -> float | None:
         return self.done / self.total if self.total else None
@@ -235,7 +286,7 @@ class NpySource(Source):
             # Its memory is not touched; see _for_arrow.
             array = np.load(file.name, mmap_mode="r")
         except Exception as error:  # There is hardly a kind that it does not raise.
-            raise ExprValueError(f"{name} cannot be read: {_first_line(error)}") from None
+            raise ExprValueError(f"{name} cannot be read: {first_line(error)}") from None
         if not isinstance(array, np.memmap):
             raise ExprValueError(f"{name} is an archive of arrays, not a .npy file")
         if array.ndim != 1:
