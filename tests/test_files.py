@@ -299,6 +299,10 @@ def test_a_filter_cannot_fail_where_the_formula_has_nulls(run: Run, ending: str)
             err = run(command, "x", path, where).err
             assert f"division by zero, where y = 0, in row {row} of d.{ending}\n" in err
         y[row] = 1
+    path = write(pa.table({"x": pa.array([None, None], pa.int64()), "y": [1, 2]}), f"d.{ending}")
+    assert run("count", "x", path, "--where=1 / 0") == (0, "0\n", "")
+    assert run("map", "x", path, "--where=1 / 0") == (0, "", "")
+    assert "division by zero" in run("map", "y", path, "--where=1 / 0").err
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "npy"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from ..errors import ExprError, ExprTypeError
@@ -75,10 +75,13 @@ class Job:
         """Which rows of a batch the filter lets pass; `compute` has been over them already."""
         assert self.where is not None
         names = self.where.params
-        if not names:
-            return _constant(batch.num_rows > 0 and self.where() != 0, batch)
-        columns = {name: batch.column(name) for name in names}
         # Only where the formula has a null the filter may fail still: those rows do not pass.
+        if not names:
+            truth = False
+            with suppress(ExprError):
+                truth = batch.num_rows > 0 and self.where() != 0
+            return _constant(truth, batch)
+        columns = {name: batch.column(name) for name in names}
         passing, _ = self.where.mask(columns, errors="mask")
         return passing
 
