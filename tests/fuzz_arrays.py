@@ -24,7 +24,9 @@ from exprjit.x86.rows import ITEM_TYPES
 
 
 def column(rng: random.Random, length: int) -> Any:
-    """A column of a random type: at any place of a cache line, with a stride, or reversed."""
+    """A number, or a column of a random type: in any place, with a stride, or reversed."""
+    if rng.random() < 0.15:
+        return numbers(rng, 1)[0].item()
     values = numbers(rng, length, rng.choice(["int64", *ITEM_TYPES]))
     if values.dtype == np.int64 and rng.random() < 0.5:
         # Small enough for what is made for small numbers, and sometimes not quite.
@@ -39,6 +41,15 @@ def column(rng: random.Random, length: int) -> Any:
     return np.concatenate([np.zeros(start, values.dtype), values])[start:]
 
 
+def filter_of(rng: random.Random, params: tuple[str, ...]) -> str | None:
+    """The text of a filter with some of these parameters, which may fail; None if none is found."""
+    for _ in range(10):
+        source = program(lambda most: rng.randrange(most), 8)
+        if set(exprjit.compile(source).params) <= set(params):
+            return source
+    return None
+
+
 def round_(rng: random.Random) -> None:
     """One program on every level."""
     source = program(lambda most: rng.randrange(most), rng.choice([6, 12, 24, 40]))
@@ -48,15 +59,20 @@ def round_(rng: random.Random) -> None:
     if not params:
         return
     columns = [column(rng, length) for _ in params]
-    where = None
-    if rng.random() < 0.4:
+    if all(isinstance(one, int) for one in columns):
+        columns[rng.randrange(len(columns))] = numbers(rng, length)
+    where: Any = None
+    if rng.random() < 0.3:
         where = np.array([rng.random() < 0.7 for _ in range(length)], bool)
+    elif rng.random() < 0.2:
+        where = filter_of(rng, params)
+    narrow = rng.choice([None, None, *(kind for kind in ITEM_TYPES if kind != "bool")])
     for level in LEVELS:
         os.environ["EXPRJIT_CPU"] = level
         try:
-            check_all_kernels(exprjit.compile(source, overflow=overflow), columns, where)
+            check_all_kernels(exprjit.compile(source, overflow=overflow), columns, where, narrow)
         except BaseException:
-            print(f"level {level}, overflow {overflow}, columns {columns}, where {where}")
+            print(f"level {level}, overflow {overflow}, columns {columns}, where {where}, {narrow}")
             print(source)
             raise
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from children import Child
+from children import Child, needs_code
 
 import exprjit
 from exprjit import array_code
@@ -62,7 +62,8 @@ def numbers(rng: random.Random, length: int, kind: str = "int64") -> Any:
 def by_row(f: Any, columns: list[Any]) -> list[int | type[Exception]]:
     """What calls give, one for each row: a value or the type of the error."""
     found: list[int | type[Exception]] = []
-    for row in zip(*columns, strict=True):
+    whole = np.broadcast_arrays(*(np.asarray(column) for column in columns))
+    for row in zip(*whole, strict=True):
         try:
             found.append(f(*map(int, row)))
         except exprjit.ExprError as error:
@@ -70,10 +71,22 @@ def by_row(f: Any, columns: list[Any]) -> list[int | type[Exception]]:
     return found
 
 
-def check_all_kernels(f: Any, columns: list[Any], where: Any = None) -> None:
-    """Every kernel over the columns gives what the rows say; rows that fail are masked out."""
+def check_all_kernels(
+    f: Any, columns: list[Any], where: Any = None, narrow: str | None = None
+) -> None:
+    """Every kernel over the columns gives what the rows say; rows that fail are masked out.
+
+    where: None, an array, or a text with the same parameters, which may fail.  narrow: the type of
+    some results.
+    """
     wanted = by_row(f, columns)
-    counts = [True] * len(wanted) if where is None else [bool(w) for w in where]
+    counts = [True] * len(wanted)
+    if isinstance(where, str):
+        passes = by_row(exprjit.compile(where, f.params, overflow=f.overflow), columns)
+        counts = [passed != 0 for passed in passes]
+        wanted = [p if isinstance(p, type) else w for p, w in zip(passes, wanted, strict=True)]
+    elif where is not None:
+        counts = [bool(w) for w in where]
     fails = [isinstance(w, type) and c for w, c in zip(wanted, counts, strict=True)]
     values = [0 if isinstance(w, type) or not c else w for w, c in zip(wanted, counts, strict=True)]
     rows = [row for row, c in enumerate(counts) if c and not fails[row]]
@@ -85,6 +98,12 @@ def check_all_kernels(f: Any, columns: list[Any], where: Any = None) -> None:
         return result[0]
 
     assert list(pair(f.map(*columns, **options))) == values
+    if narrow is not None:
+        low, high = ITEM_TYPES[narrow].low, ITEM_TYPES[narrow].high
+        some, failed = f.map(*columns, dtype=narrow, **options)
+        fits = [low <= value <= high for value in values]
+        assert list(failed) == [a or not b for a, b in zip(fails, fits, strict=True)]
+        assert list(some) == [v if fit else 0 for v, fit in zip(values, fits, strict=True)]
     assert list(pair(f.mask(*columns, **options))) == [row in hits for row in range(len(values))]
     bits = sum(
         int(word) << 64 * place for place, word in enumerate(pair(f.bitmap(*columns, **options)))
@@ -168,8 +187,46 @@ def test_generated_programs(make: Callable[..., Any], seed: int) -> None:
         columns = [numbers(rng, length, kind) for kind in kinds]
         if not columns:
             continue
+        some = [numbers(rng, 1)[0].item() if rng.random() < 0.3 else column for column in columns]
+        if any(isinstance(column, np.ndarray) for column in some):
+            columns = some
         where = rng.choice([None, np.array([rng.random() < 0.7 for _ in range(length)], bool)])
         check_all_kernels(f, columns, where)
+
+
+@pytest.mark.parametrize("source", ["x + ((a & b) | c)", "x + ((a & 7) | 3)", "a % b + x", "a"])
+def test_what_is_the_same_for_all_rows(make: Callable[..., Any], source: str) -> None:
+    f = make(source, params=("x", "a", "b", "c"))
+    check_all_kernels(f, [np.arange(-9, 60), -77, 12, 5])
+
+
+@pytest.mark.parametrize("count", [4, 6, 8, 12, 16, 20])
+def test_more_of_that_than_there_are_registers(make: Callable[..., Any], count: int) -> None:
+    selected, folded = "x", "x"
+    for i in range(count):
+        selected = f"(({selected}) > {i * 7919 + 3} ? {i * 13 + 100001} : {i * 17 - 900000}) * 3"
+        folded = f"(({folded}) ^ s{i}) + max(s{i}, t{i})"
+    check_all_kernels(make(selected), [np.arange(-9, 60)])
+    f = make(folded)
+    numbers_ = {name: 1000 + 77 * place for place, name in enumerate(f.params)}
+    columns = [np.arange(-9, 60) if name == "x" else numbers_[name] for name in f.params]
+    check_all_kernels(f, columns)
+
+
+@needs_code
+def test_code_for_a_row_where_a_vector_would_need_too_much_stack(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    terms = [f"(x * {2 * i + 1} ^ y * {i + 7})" for i in range(700)]
+    source = "; ".join(f"t{i} = {term}" for i, term in enumerate(terms))
+    source += "; " + " + ".join(f"t{i}" for i in range(700))
+    source += " + " + " * ".join(f"(t{i} | 1)" for i in range(699, -1, -1))
+    for level in LEVELS:
+        monkeypatch.setenv("EXPRJIT_CPU", level)
+        f = exprjit.compile(source)
+        x, y = np.arange(20), np.arange(20) * 3
+        assert f.map(x, y).tolist() == [f(int(a), int(b)) for a, b in zip(x, y, strict=True)]
+        assert all(sweep.address for sweep in f._body.sweeps.values())
 
 
 @pytest.mark.slow

@@ -24,18 +24,22 @@ def shifts(graph: Graph) -> int:
     return sum(node.op in ("shl", "shr", "sar") for node in graph.live())
 
 
-def moves(rng: random.Random, depth: int) -> str:
-    """A random tree of shifts, masks and disjunctions."""
+def moves(rng: random.Random, depth: int, made: list[str]) -> str:
+    """A random tree of shifts, masks and disjunctions; it may have parts of those in `made`."""
     if depth == 0:
         return rng.choice("xxy")
-    below = moves(rng, depth - 1)
+    if made and rng.random() < 0.2:
+        return rng.choice(made)
+    below = moves(rng, depth - 1, made)
     kind = rng.randrange(5)
     if kind == 0:
-        return f"({below} | {moves(rng, depth - 1)})"
-    if kind == 1:
+        made.append(f"({below} | {moves(rng, depth - 1, made)})")
+    elif kind == 1:
         ones = (1 << rng.randint(1, 33)) - 1 << rng.randint(0, 30)
-        return f"({below} & {rng.choice([ones, rng.getrandbits(63)])})"
-    return f"({below} {rng.choice(['<<', '>>', '>>>'])} {rng.randint(0, 63)})"
+        made.append(f"({below} & {rng.choice([ones, rng.getrandbits(63)])})")
+    else:
+        made.append(f"({below} {rng.choice(['<<', '>>', '>>>'])} {rng.randint(0, 63)})")
+    return made[-1]
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -43,7 +47,8 @@ def test_joined_fields_mean_the_same(seed: int) -> None:
     rng = random.Random(seed)
     joined = 0
     for _ in range(100):
-        source = f"{moves(rng, 4)} | {moves(rng, 4)}"
+        made: list[str] = []
+        source = f"{moves(rng, 4, made)} | {moves(rng, 4, made)}"
         program = Formula(source, ("x", "y")).program()
         before, after = build(program, "wrap"), for_lanes(source)
         joined += shifts(after) < shifts(before)
@@ -51,6 +56,21 @@ def test_joined_fields_mean_the_same(seed: int) -> None:
             y = rng.choice(EDGES)
             assert evaluate(after, (x, y)) == evaluate(before, (x, y)), source
     assert joined >= 5
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "((x >> 8) & 0xff) | ((x >> 8) << 4) | ((y & 0xff) << 8) | ((y & 0xff0000) << 8)",
+        "a = x >> 8; ((a << 8) << 24) | (a & 0xffffffffffffff) | (a >>> 56)",
+    ],
+)
+def test_a_shift_that_others_need_signed_stays_so(source: str) -> None:
+    program = Formula(source, ("x", "y")).program()
+    for x in EDGES:
+        for y in (0, -1, 0x123456):
+            wanted = evaluate(build(program, "wrap"), (x, y))
+            assert evaluate(for_lanes(source), (x, y)) == wanted
 
 
 @pytest.mark.parametrize(

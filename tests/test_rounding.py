@@ -27,11 +27,11 @@ import numpy as np
 import exprjit
 from exprjit.array_code import Task
 from exprjit.runtime import memory
-from exprjit.runtime.columns import Column
+from exprjit.runtime.columns import Column, scalar
 from exprjit.runtime.sweep import new_state
 from exprjit.x86.assembler import encode, line
 from exprjit.x86.registers import R8, RAX, RBX, RDI, RDX, RCX, RSI, RSP, Mem
-from exprjit.x86.rows import Plan
+from exprjit.x86.rows import SCALAR_COLUMN, Plan
 
 # long call(kernel, state, start, stop, settings): settings[0] meanwhile, settings[1] at its end.
 lines = [
@@ -65,6 +65,7 @@ columns = {
 SOURCES = (
     "x / 7 + y // 10", "x % 1000003 - y %% 60", "y ? x / y : 0", "y ? x % y : x", "x // (y | 1)",
     "isqrt(x & 0x7fffffffffffffff) + clz(y)", "udiv(x, y | 1)", "x / 3000000000 + x % 77",
+    "(x & 9) + y / 7 + isqrt(y & 0x7fffffffffffffff)", "(x & 1) + 1000003 / (y | 1)",
 )
 SETTINGS = (0x1F80, 0x0000, 0x9FC0, 0x3F80, 0x5F80, 0x7F80, 0xFFC0)
 for source in SOURCES:
@@ -72,6 +73,19 @@ for source in SOURCES:
         f = exprjit.compile(source, ("x", "y"), overflow=overflow)
         sweep = f._body.sweep(Task(f.formula, False, Plan("map", ("int64", "int64"))))
         address = sweep.address
+        plan = Plan("map", ("int64", SCALAR_COLUMN))
+        fixed = f._body.sweep(Task(f.formula, False, plan))
+        for y in (7, -3, 135827352134061, 2**62 + 1):
+            x = np.array(columns["great"][0])
+            wanted = [f(a, y) for a in x.tolist()]
+            for setting in SETTINGS:
+                out = np.zeros(rows, "int64")
+                given = [Column("int64", x.ctypes.data, x), scalar(y)]
+                state = new_state(fixed, given, out.ctypes.data)
+                settings = (ctypes.c_uint32 * 2)(setting, 0)
+                assert call(fixed.address, state, 0, rows, settings) == rows
+                assert list(out) == wanted, (source, y, hex(setting))
+                assert settings[1] == setting, (source, y, hex(setting), hex(settings[1]))
         for name, (x, y) in columns.items():
             arrays = np.array(x), np.array(y)
             wanted = [f(a, b) for a, b in zip(x, y)]

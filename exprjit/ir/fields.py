@@ -93,6 +93,17 @@ def _natural(field: Field) -> int:
     return everything >> -field.distance
 
 
+def _unsigned(inside: set[Node]) -> set[Node]:
+    """The arithmetic shifts that are as good as logical ones: masks drop all copies of the sign."""
+    found = {node for node in inside if node.op == "sar"}
+    for user in inside:
+        for node in found.intersection(user.args):
+            kept = user.args[1].value & LONG.mask if user.op == "bitand" else LONG.mask
+            if kept >> 64 - _count(node):
+                found.discard(node)
+    return found
+
+
 def join_fields(root: Node, uses: dict[Node, int]) -> list[Field] | None:
     """The fields of a disjunction, if they take fewer shifts than it does; else None.
 
@@ -101,18 +112,10 @@ def join_fields(root: Node, uses: dict[Node, int]) -> list[Field] | None:
     inside = _tree(root, uses)
     if len(inside) > _MOST:
         return None
-    # An arithmetic shift is a logical one where a mask drops the copies of the sign.
-    signed = {
-        node.args[0]: node
-        for node in inside
-        if node.op == "bitand"
-        and node.args[0] in inside
-        and node.args[0].op == "sar"
-        and node.args[1].value & LONG.mask < 1 << 64 - _count(node.args[0])
-    }
+    unsigned = _unsigned(inside)
     known: dict[Node, list[Field]] = {}
     for node in sorted(inside, key=lambda n: n.index):
-        if node in signed:
+        if node in unsigned:
             parts = _of(node.args[0], known)
             count = _count(node)
             known[node] = [Field(s, d - count, m >> count) for s, d, m in parts if m >> count]

@@ -10,7 +10,7 @@ from ..ir.graph import Graph
 from . import avx2, avx512
 from .avx2_ends import Avx2Ends
 from .avx512_ends import Avx512Ends
-from .kernels import Code
+from .kernels import Code, FrameTooLarge
 from .lane_ends import Ends
 from .lane_loop import lane_rows
 from .lanes import NoLanes
@@ -45,6 +45,7 @@ def array_kernel(plan: Plan, features: frozenset[str], build: Builder) -> Code:
                 lambda known: build(True, kept, known),
                 lambda: scalar,
             )
-        except NoLanes:
+        except (NoLanes, FrameTooLarge):
+            # For a single row at a time less is alive.
             pass
     return rows(build(False, native(features), {}), plan, features)

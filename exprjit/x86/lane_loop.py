@@ -28,7 +28,7 @@ from .kernels import MAX_FRAME, WORD, Code, FrameTooLarge
 from .lane_alloc import Home, LaneAllocator, Slots
 from .lane_bodies import Bodies, Body, Exits
 from .lane_ends import KEPT, Ends
-from .lanes import SHARED, LaneBlock, NoLanes, Op, operands, pressure, read
+from .lanes import SHARED, LaneBlock, NoLanes, Op, operands, pressure, read, written
 from .liveness import preferred
 from .regalloc import allocate
 from .registers import CALLEE_SAVED, CC, R13, R15, RAX, RDI, RDX, RSI, RSP, Mem
@@ -147,15 +147,19 @@ class _Assembly:
                     if value >= SHARED:
                         uses[value] = uses.get(value, 0) + weight
         needed = max(pressure(_without_invariants(body.code)) for body in bodies)
-        room = max(0, len(self.vectors) - needed - 1)
+        # One instruction may have all its operands in memory, of which it reads one from there.
+        items = (item for code in (*(b.code for b in bodies), self.loop.hoisted) for item in code)
+        room = max(0, len(self.vectors) - max(needed + 1, *map(_vectors, items)))
         ranked = sorted(uses, key=lambda value: -uses[value])
         homes: dict[int, Home] = dict(zip(ranked, self.vectors[::-1], strict=False))
         for value in ranked[room:]:
             homes[value] = self.slots.new()
         # What only other invariants are made of has a place as well.
         for item in self.loop.hoisted:
-            for kind, _, value in operands(item):
-                if kind == "x" and value not in homes:
+            result = written(item)
+            assert result is not None
+            for value in (*read(item), result):
+                if value not in homes:
                     homes[value] = self.slots.new()
         kept = [home for home in homes.values() if isinstance(home, int)]
         self.free = [register for register in self.vectors if register not in kept]
@@ -230,8 +234,8 @@ class _Assembly:
         bodies = [self._allocated(self.main)]
         wide = None if self.wide is None else self._allocated(self.wide)
         rest = None if self.rest is None else self._allocated(self.rest)
-        keep, restore = self._rounding([*bodies[0], *(wide or ()), *(rest or ())])
         invariants = self._invariants()
+        keep, restore = self._rounding([*invariants, *bodies[0], *(wide or ()), *(rest or ())])
         size = self.slots.base.disp + self.slots.size * self.slots.count
         if size > MAX_FRAME:
             raise FrameTooLarge(f"the formula needs {size:,} bytes of stack; at most {MAX_FRAME:,}")
@@ -272,9 +276,9 @@ class _Assembly:
             place(done),
             *self._found(load=False),
             *_zeroed(),
-            *([line("sfence")] if self.plan.streams else []),
             line("mov_rr", RAX, STOP),
             place(leave),
+            *([line("sfence")] if self.plan.streams else []),
             *restore,
             line("mov_rr", RSP, FRAME),
             *(line("pop_r", register) for register in reversed(CALLEE_SAVED)),
@@ -432,6 +436,11 @@ def _without_invariants(code: list[Op]) -> list[Op]:
         item._replace(operands=tuple(0 if _is_shared(o) else o for o in item.operands))
         for item in code
     ]
+
+
+def _vectors(item: Op) -> int:
+    """How many registers an instruction may need at once."""
+    return sum(kind == "x" for kind in item.instruction.kinds) + (item.tied is not None)
 
 
 def _is_shared(operand: Any) -> bool:
