@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .array_code import columns_of
 from .errors import ExprTypeError, ExprValueError, quoted, shown
 from .formula import Formula
 from .language.arguments import bind_arguments
-from .runtime.columns import are_plain
+from .runtime.columns import are_plain, argument, is_columnar, numpy
 from .x86.rows import ITEM_TYPES
 
 if TYPE_CHECKING:
@@ -75,8 +76,10 @@ def request(
                 _check_computed(value)
         else:
             values = bind_arguments(f"{body.formula.name}.{kernel}", names, columns, named)
+            for name, value in zip(names, values, strict=True):
+                _check_no_table(value, name)
     if filter_ is True:
-        _check_computed(where)
+        where = _truths(where)
         names, values = (*names, "where"), [*values, where]
         plain = plain and are_plain((where,))
     chosen = None if dtype is None else _item_type(dtype)
@@ -125,13 +128,38 @@ def _check_computed(value: Any) -> None:
         )
 
 
+def _check_no_table(value: Any, name: str) -> None:
+    if _is_table(value):
+        raise ExprTypeError(
+            f"{argument(name)} is a table, which can only be given alone",
+            hint="give the columns, or all of them in one table",
+        )
+
+
+def _truths(where: Any) -> Any:
+    """A filter that is no formula: an array, or one truth value for all rows."""
+    _check_computed(where)
+    loaded = numpy()
+    if loaded is not None and isinstance(where, loaded.bool_):
+        return bool(where)
+    if isinstance(where, bytes | bytearray) or is_columnar(where) or is_lazy(where):
+        return where
+    if not hasattr(type(where), "__index__"):
+        raise ExprTypeError(
+            "where must be a formula, its text, or an array of truth values, "
+            f"not {type(where).__name__}"
+        )
+    return where
+
+
 def table_columns(table: Any, names: Sequence[str]) -> list[Any]:
     """The columns of a table by name; others are not looked at."""
     if isinstance(table, Mapping):
         there = list(table)
     else:
         # Of Arrow's tables the attribute `columns` is the data themselves.
-        there = list(getattr(table, "column_names", None) or table.columns)
+        arrow = hasattr(type(table), "column_names")
+        there = list(table.column_names if arrow else table.columns)
     missing = [quoted(name) for name in names if name not in there]
     if missing:
         known = ", ".join(map(shown, there[:20])) or "none"
@@ -145,10 +173,13 @@ def table_columns(table: Any, names: Sequence[str]) -> list[Any]:
 
 def _item_type(dtype: Any) -> str:
     """The name of a type for results, given as NumPy's dtypes are."""
-    name = dtype if isinstance(dtype, str) else getattr(dtype, "name", None)
-    if name is None:
-        name = getattr(dtype, "__name__", None)
-    if name not in ITEM_TYPES or name == "bool":
-        known = ", ".join(kind for kind in ITEM_TYPES if kind != "bool")
-        raise ExprTypeError(f"dtype must be one of {known}, not {shown(dtype)}")
-    return str(name)
+    name, loaded = dtype, numpy()
+    if loaded is not None:
+        # What it does not know raises whatever it likes.
+        with suppress(Exception):
+            known = loaded.dtype(dtype)
+            name = known.name if known.isnative else None
+    if not isinstance(name, str) or name not in ITEM_TYPES or name == "bool":
+        kinds = ", ".join(kind for kind in ITEM_TYPES if kind != "bool")
+        raise ExprTypeError(f"dtype must be one of {kinds}, not {shown(dtype)}")
+    return name

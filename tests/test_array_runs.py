@@ -229,3 +229,37 @@ def test_results_of_other_formats() -> None:
     result, failed = f.map(array("q", [5, 0, 2]), out=memoryview(out), errors="mask")
     assert (list(out), list(failed)) == ([2, 0, 5], [0, 1, 0])
     assert result.obj is out
+
+
+def test_filters_that_are_no_arrays() -> None:
+    f = exprjit.compile("x")
+    x = np.arange(4)
+    assert f.count(x, where=(x > 9).any()) == 0
+    assert f.count(x, where=np.True_) == f.count(x, where=True) == 3
+    with pytest.raises(exprjit.ExprTypeError, match=r"where must be a formula, .* not list"):
+        f.count(x, where=[True, False, True, True])
+
+
+@pytest.mark.parametrize("dtype", ["int32", "i4", np.int32, np.dtype("int32"), "<i4"])
+def test_types_of_results(dtype: Any) -> None:
+    assert exprjit.compile("x").map(np.arange(3), dtype=dtype).dtype == np.int32
+
+
+def test_the_type_of_longs() -> None:
+    assert exprjit.compile("x").map(np.arange(3), dtype=int).dtype == np.int64
+
+
+@pytest.mark.parametrize("dtype", [">i4", "float64", "uint64", bool, "int33", object(), 7])
+def test_types_that_results_cannot_have(dtype: Any) -> None:
+    with pytest.raises(exprjit.ExprTypeError, match="dtype must be one of int8, "):
+        exprjit.compile("x").map(np.arange(3), dtype=dtype)
+
+
+def test_a_table_beside_other_columns() -> None:
+    pa, pd = pytest.importorskip("pyarrow"), pytest.importorskip("pandas")
+    f = exprjit.compile("x + y")
+    for table in (pa.table({"x": [1, 2]}), pd.DataFrame({"x": [1, 2]}), {"x": [1, 2]}):
+        with pytest.raises(exprjit.ExprTypeError, match="'x' is a table, which can only be"):
+            f.map(table, 1)
+    frame = pd.DataFrame({"x": [1, 2], "y": [3, 4], "column_names": [5, 6]})
+    assert f.map(frame).tolist() == [4, 6]
