@@ -18,8 +18,7 @@ from ..ir.graph import CONST, Node
 from ..ir.reciprocals import natural_magic, natural_shift
 from ..language.operators import LONG
 from .avx2_products import KEYS, multiply
-from .avx512_division import double, fits
-from .lane_arithmetic import by_lane, upper_half
+from .lane_arithmetic import QUOTIENTS, by_lane, double, fits, quotient_to_come, upper_half
 from .lanes import Lanes, Lowering
 
 #: Below this magnitude all of it is exact.
@@ -100,21 +99,15 @@ def _remainder(s: Lanes, x: int, quotient: int, divisor: int, register: int) -> 
     s.emit("vpsubq256_xxx", register, x, multiple)
 
 
-_QUOTIENTS: Final = {"rem": "div", "floormod": "floordiv", "umod": "udiv"}
-
-
 def _by_constant(s: Lanes, node: Node, register: int) -> None:
     dividend, divisor = node.args
-    op = _QUOTIENTS.get(node.op)
-    if op is None:
+    if node.op not in QUOTIENTS:
         _quotient_by_constant(s, node.op, dividend, divisor.value, register)
         return
-    same = s.find(op, dividend, divisor)
-    if same is not None and same not in s.done:
-        quotient = s.value(same)
-    else:
+    quotient = quotient_to_come(s, node)
+    if quotient is None:
         quotient = s.new()
-        _quotient_by_constant(s, op, dividend, divisor.value, quotient)
+        _quotient_by_constant(s, QUOTIENTS[node.op], dividend, divisor.value, quotient)
     _remainder(s, s.value(dividend), quotient, s.constant(divisor.value), register)
 
 
@@ -132,14 +125,11 @@ def _by_variable(s: Lanes, node: Node, register: int) -> None:
         by_lane(s, node, register)
         return
     x, y = map(s.value, node.args)
-    op = _QUOTIENTS.get(node.op)
-    if op is None:
+    if node.op not in QUOTIENTS:
         _divide(s, x, y, register)
         return
-    same = s.find(op, *node.args)
-    if same is not None and same not in s.done:
-        quotient = s.value(same)
-    else:
+    quotient = quotient_to_come(s, node)
+    if quotient is None:
         quotient = s.new()
         _divide(s, x, y, quotient)
     # What is left of a division by 0 is 0.

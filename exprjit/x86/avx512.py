@@ -13,10 +13,19 @@ from typing import Final
 
 from ..ir.graph import CONST, Node
 from ..language.operators import LONG, OPERATORS
-from .avx512_division import CONSTANT_LIMIT, double, fits, is_narrow
+from .avx512_division import CONSTANT_LIMIT, is_narrow
 from .avx512_division import VALUES as DIVISION
 from .avx512_logic import join_logic
-from .lane_arithmetic import Keys, by_lane, constant_power, moved_bits, simple, upper_half
+from .lane_arithmetic import (
+    Keys,
+    by_lane,
+    constant_power,
+    double,
+    fits,
+    moved_bits,
+    simple,
+    upper_half,
+)
 from .lanes import Form, Isa, Lanes, Lowering
 
 KEYS: Final = Keys(

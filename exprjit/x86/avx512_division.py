@@ -10,10 +10,10 @@ that divide by 0) nor depend on the caller's rounding mode.
 
 from __future__ import annotations
 
-import struct
 from typing import Final
 
 from ..ir.graph import CONST, Node
+from .lane_arithmetic import QUOTIENTS, double, fits, quotient_to_come
 from .lanes import Form, Lanes, Lowering
 
 #: Below these magnitudes one step is exact: dividends of constants, both operands.
@@ -25,16 +25,6 @@ _GREAT: Final = 1 << 14
 
 #: The predicate of comparisons.
 _NOT_LESS: Final = 5
-
-
-def fits(node: Node, limit: int) -> bool:
-    """Whether a value's magnitude is known to be below a limit."""
-    return -limit < node.facts.low and node.facts.high < limit
-
-
-def double(number: float) -> int:
-    """The bits of a double."""
-    return int(struct.unpack("<q", struct.pack("<d", number))[0])
 
 
 # By constants. -------------------------------------------------------------------------------
@@ -98,19 +88,13 @@ def _floor_by_constant(s: Lanes, x: int, c: int, register: int) -> None:
         s.emit("vpaddq512_xkxx", register, one_more, q, s.constant(1), tied=q)
 
 
-_QUOTIENTS: Final = {"rem": "div", "floormod": "floordiv", "umod": "udiv"}
-
-
 def _remainder_by_constant(s: Lanes, node: Node, register: int) -> None:
     """What is left when the quotient is multiplied back."""
     dividend, divisor = node.args
-    op = _QUOTIENTS[node.op]
-    same = s.find(op, dividend, divisor)
-    if same is not None and same not in s.done:
-        quotient = s.value(same)
-    else:
+    quotient = quotient_to_come(s, node)
+    if quotient is None:
         quotient = s.new()
-        _quotient_by_constant(s, Form(op, node.args), quotient)
+        _quotient_by_constant(s, Form(QUOTIENTS[node.op], node.args), quotient)
     multiple = s.new()
     s.emit("vpmullq512_xxx", multiple, quotient, s.constant(divisor.value))
     s.emit("vpsubq512_xxx", register, s.value(dividend), multiple)
@@ -123,7 +107,7 @@ def _by_variable(s: Lanes, node: Node, register: int) -> None:
     """div, rem, udiv and umod; both of a pair at once, where the first of them stands."""
     x, y = node.args
     is_quotient = node.op in ("div", "udiv")
-    quotient_op = node.op if is_quotient else _QUOTIENTS[node.op]
+    quotient_op = node.op if is_quotient else QUOTIENTS[node.op]
     other_op = node.op if not is_quotient else "rem" if node.op == "div" else "umod"
     partner = s.find(other_op if is_quotient else quotient_op, x, y)
     if partner is not None and partner not in s.done and partner not in s.partners:

@@ -51,8 +51,6 @@ def join_logic(code: list[Op], kept: Collection[int], ones: int | None) -> list[
         trees[to] = tree
         if inner:
             absorbed.update(inner)
-            for leaf in tree.leaves:
-                uses[leaf] = uses.get(leaf, 0)
             found.append(_instruction(to, tree, uses, item))
         else:
             found.append(item)

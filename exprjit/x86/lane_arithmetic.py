@@ -5,8 +5,9 @@ Sources: Hacker's Delight, 8-2 (upper half of a product).
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ..ir.graph import CONST, Node
 from .bit_runs import bit_runs
@@ -23,6 +24,26 @@ class Keys(NamedTuple):
     right: str
     half_product: str
     move: str
+
+
+#: The quotients that remainders are made of.
+QUOTIENTS: Final = {"rem": "div", "floormod": "floordiv", "umod": "udiv"}
+
+
+def quotient_to_come(s: Lanes, node: Node) -> int | None:
+    """The register of the quotient for a remainder, where the formula has it before."""
+    same = s.find(QUOTIENTS[node.op], *node.args)
+    return None if same is None or same in s.done else s.value(same)
+
+
+def fits(node: Node, limit: int) -> bool:
+    """Whether a value's magnitude is known to be below a limit."""
+    return -limit < node.facts.low and node.facts.high < limit
+
+
+def double(number: float) -> int:
+    """The bits of a double."""
+    return int(struct.unpack("<q", struct.pack("<d", number))[0])
 
 
 def simple(key: str) -> Lowering:
