@@ -42,7 +42,6 @@ class Request(NamedTuple):
     dtype: str | None = None
     threads: int | None = None
     errors: str = "raise"
-    equals: int | None = None
 
 
 def request(
