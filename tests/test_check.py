@@ -445,6 +445,7 @@ def test_c_has_every_fault_of_the_table() -> None:
             assert ours == [fault.name for fault in OPERATORS[name].faults[mode]], name
 
 
+@pytest.mark.slow
 def test_c_of_deep_programs() -> None:
     """The walk does not recurse; what no C compiler takes is left out by its size."""
     for source in ("-" * 20_000 + "x", "(" * 5_000 + "x" + ")" * 5_000, "x+" * 20_000 + "1"):

@@ -366,6 +366,7 @@ class Writer:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overflow", ["wrap", "raise"])
 @pytest.mark.parametrize("seed", range(4))
 def test_random_programs(recorder: Recorder, overflow: str, seed: int) -> None:

@@ -353,6 +353,7 @@ def test_doubling_definitions_are_no_work() -> None:
 # Size and depth. ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [
@@ -370,6 +371,7 @@ def test_a_hundred_thousand_operators_are_built(source: str) -> None:
     assert evaluate(graph, arguments) == formula.interpret(*arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "source",
     [

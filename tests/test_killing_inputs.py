@@ -260,6 +260,7 @@ for text in ("(" * 100_000 + "x" + ")" * 100_000, "-" * 1_000_000 + "x", "x" + "
 """
 
 
+@pytest.mark.slow
 @both_modes
 def test_a_hundred_thousand_operators(mode: str, run: Callable[..., None]) -> None:
     """Some 40 microseconds each on a quiet machine, to machine code."""
@@ -276,6 +277,7 @@ def test_a_hundred_thousand_operators(mode: str, run: Callable[..., None]) -> No
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("operator", ["-", "*", "^ y +", "/", "%", "//", "<<", "** 2 -"])
 def test_thousands_of_operators(operator: str, run: Callable[..., None]) -> None:
     run(f"""
@@ -287,6 +289,7 @@ def test_thousands_of_operators(operator: str, run: Callable[..., None]) -> None
     """)
 
 
+@pytest.mark.slow
 def test_doubling_definitions(run: Callable[..., None]) -> None:
     """A short text can mean 2**64 additions; it is measured before it is expanded."""
     run("""
@@ -311,6 +314,7 @@ def test_doubling_definitions(run: Callable[..., None]) -> None:
     """)
 
 
+@pytest.mark.slow
 def test_many_parameters(run: Callable[..., None]) -> None:
     run("""
     for count in (200, 1_000, 3_000):
@@ -334,6 +338,7 @@ def test_many_parameters(run: Callable[..., None]) -> None:
     """)
 
 
+@pytest.mark.slow
 @both_modes
 def test_many_values_alive_at_once(mode: str, run: Callable[..., None]) -> None:
     """Where the stack frame would be too large the interpreter answers, and says so."""
@@ -380,6 +385,7 @@ def test_endless_recursion_with_large_frames(count: int, run: Callable[..., None
     """)
 
 
+@pytest.mark.slow
 def test_very_long_sums(run: Callable[..., None]) -> None:
     run("""
     for mode in MODES:

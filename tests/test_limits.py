@@ -75,6 +75,7 @@ def test_deep_and_long_texts_parse(source: str) -> None:
     assert len(str(parsed)) >= len("params x\nx")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_parser")
 @pytest.mark.parametrize(
     ("source", "words"),

@@ -81,6 +81,7 @@ def test_an_operator_with_a_constant(name: str, mode: str) -> None:
                 assert compiled(value) == interpreted(formula, (value,)), (source, value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processor", PROCESSORS)
 def test_only_instructions_that_the_processor_has(processor: str) -> None:
     features = PROCESSORS[processor] | {None, "sse", "sse2"}
@@ -136,6 +137,7 @@ def test_the_corpus_in_the_usual_order() -> None:
     check_order(ORDER)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", SHAKEN.values(), ids=SHAKEN)
 def test_the_corpus_in_other_orders(order: tuple[int, ...]) -> None:
     assert sorted(order) == sorted(ORDER)
@@ -147,6 +149,7 @@ def test_the_corpus_in_random_orders(seed: int) -> None:
     check_order(shuffled(seed))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [5, 6, 8])
 def test_the_corpus_with_few_registers(count: int) -> None:
     """Most values have to be spilled."""
@@ -173,6 +176,7 @@ def check_generated(seeds: Iterable[int], size: int) -> None:
             assert differences(source, rows, expected, mode, features, order) == [], (source, mode)
 
 
+@pytest.mark.slow
 def test_generated_programs() -> None:
     check_generated(range(400), 24)
     check_generated(range(400, 450), 120)
