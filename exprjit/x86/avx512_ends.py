@@ -304,7 +304,7 @@ def _indices_of_block(results: list[int], s: Needs) -> list[Op]:
         op("kmovq_rk", TEMPORARY, mask),
         op("popcnt_rr", TEMPORARY, TEMPORARY),
         op("jcc_j", CC["e"], none),
-        op("vpcompressb512_xzx", chosen, mask, s.invariant("bytes")),
+        op("vpcompressb256_xzx", chosen, mask, s.invariant("bytes")),
         op("vpbroadcastq512_xr", first, ROW),
     ]
     for turn in range(len(results)):

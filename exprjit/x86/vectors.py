@@ -17,7 +17,7 @@ from functools import partial
 
 from .instructions import Instruction, Row, key_name, parts, table
 
-# A row of one feature. 512 bits always need avx512f too.
+# A row of one feature. 512 bits always need avx512f too, and fewer with EVEX avx512vl.
 avx = partial(Row, feature="avx")
 avx2 = partial(Row, feature="avx2")
 fma = partial(Row, feature="fma")
@@ -263,7 +263,7 @@ _EVEX = [
     avx512f("valignq zmm {k1}{z}, zmm, zmm/m512/m64bcst, uimm8",
             "EVEX.512.66.0F3A.W1 03 /r ib", "w r r i"),
     avx512f("vpcompressq zmm/m512 {k1}{z}, zmm",         "EVEX.512.66.0F38.W1 8B /r T1S64", "w r"),
-    avx512vbmi2("vpcompressb zmm/m512 {k1}{z}, zmm",     "EVEX.512.66.0F38.W0 63 /r T1S8", "w r"),
+    avx512vbmi2("vpcompressb ymm/m256 {k1}{z}, ymm",     "EVEX.256.66.0F38.W0 63 /r T1S8", "w r"),
     avx512f("vpexpandq zmm {k1}{z}, zmm/m512",           "EVEX.512.66.0F38.W1 89 /r T1S64", "w r"),
     avx512f("vpmovsxbq zmm {k1}{z}, xmm/m64",            "EVEX.512.66.0F38.WIG 22 /r",    "w r"),
     avx512f("vpmovsxwq zmm {k1}{z}, xmm/m128",           "EVEX.512.66.0F38.WIG 24 /r",    "w r"),
