@@ -54,6 +54,7 @@ class Body:
         "function",
         "kernel",
         "options",
+        "plain",
         "reason",
         "runner",
         "sweeps",
@@ -84,6 +85,8 @@ class Body:
         #: What runs over arrays, by what it computes there; made when first asked for.
         #: (The formula, with which a task begins, is left out where it is this one.)
         self.sweeps: dict[tuple[object, ...], Sweep] | None = None
+        #: What runs over plain arrays, by kernel and types (array_plain.py).
+        self.plain: dict[tuple[object, ...], Sweep] | None = None
         #: The formulas of filters, by their texts; made when first asked for.
         self.filters: dict[str, Formula] | None = None
         #: The formula's `numpy.ufunc`, made when first asked for.
@@ -167,7 +170,11 @@ class Body:
         options: Mapping[str, Any],
     ) -> Any:
         """What the method called `kernel` gives for columns of many rows (arrays.py)."""
-        return _array_run().answer(self, kernel, columns, named, options)
+        plain, run = _array_modules()
+        answer = plain.answer(self, kernel, columns, named, options)
+        if answer is NotImplemented:
+            answer = run.answer(self, kernel, columns, named, options)
+        return answer
 
     def sweep(self, task: Task) -> Sweep:
         """What runs a task over the formula's rows."""
@@ -182,6 +189,12 @@ class Body:
                 self.sweeps = {}
             known = self.sweeps.setdefault(key, made)
         return known
+
+    def keep_plain(self, key: tuple[object, ...], sweep: Sweep) -> None:
+        """Remember what runs over plain arrays of some types."""
+        if self.plain is None or len(self.plain) >= _MOST_SWEEPS:
+            self.plain = {}
+        self.plain[key] = sweep
 
     def filter(self, text: str) -> Formula:
         """The formula of a filter of rows, which has the options of this one."""
@@ -292,8 +305,8 @@ class LazyBody(Body):
 
 
 @cache
-def _array_run() -> Any:
-    # To import it each time would take as long as a hundred rows.
-    from . import array_run
+def _array_modules() -> tuple[Any, Any]:
+    # To import them each time would take as long as thousands of rows.
+    from . import array_plain, array_run
 
-    return array_run
+    return array_plain, array_run

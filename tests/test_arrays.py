@@ -124,6 +124,14 @@ def check_all_kernels(
         assert pair(getattr(f, name)(*columns, **options)) == best
         first = min(row for row in rows if values[row] == best)
         assert pair(getattr(f, "arg" + name)(*columns, **options)) == first
+    if not any(fails) and where is None:
+        # Without options they go another way.
+        assert list(f.map(*columns)) == values
+        assert list(f.mask(*columns)) == [row in hits for row in range(len(values))]
+        assert list(f.indices(*columns)) == hits
+        assert (f.count(*columns), f.sum(*columns)) == (len(hits), sum(values))
+        assert f.first(*columns) == min(hits, default=None)
+        assert (f.any(*columns), f.all(*columns)) == (bool(hits), len(hits) == len(rows))
     if not any(fails):
         assert list(f.map(*columns, where=where)) == values
         assert f.sum(*columns, where=where) == sum(values)

@@ -23,7 +23,8 @@ import pytest
 from children import Child, policies
 
 import exprjit
-from exprjit import array_run, compiler, function
+from exprjit import compiler, function
+from exprjit.body import Body
 from exprjit.runtime import cpu, memory, stubs, ufunc
 from exprjit.runtime.sweep import PIECE
 from exprjit.tools.generate import program
@@ -910,13 +911,13 @@ def swift(f: Any) -> Any:
 def slow_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was not answered by the ufunc."""
     calls = []
-    answer = array_run.answer
+    answer = Body.over_arrays
 
     def noted(body: Any, kernel: str, *more: Any) -> Any:
         calls.append(kernel)
         return answer(body, kernel, *more)
 
-    monkeypatch.setattr(array_run, "answer", noted)
+    monkeypatch.setattr(Body, "over_arrays", noted)
     return calls
 
 
