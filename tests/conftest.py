@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -42,18 +42,31 @@ def cpu_level() -> str:
     return "avx2" if "avx2" in flags else "scalar"
 
 
-def pytest_collection_finish() -> None:
-    """Leave the tests themselves, which stay, out of the collections that they ask for."""
-    gc.collect()
-    gc.freeze()
-
-
 def pytest_report_header() -> str:
     forced = [
         f"{name}={value}" for name, value in os.environ.items() if name.startswith("EXPRJIT_")
     ]
     python = f"{platform.python_implementation()} {platform.python_version()}"
     return ", ".join([f"exprjit: {python}", f"CPU level {cpu_level()}", *sorted(forced)])
+
+
+#: The tests that ask for many collections.
+COLLECTING = {"test_function", "test_lifetime", "test_memory", "test_pycall", "test_threads"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_garbage(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Collections look at what the tests of such a module have made only, and not at pytest itself.
+
+    (Not for all modules: Hypothesis looks for what refers to its objects.)
+    """
+    if request.module.__name__ not in COLLECTING:
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture

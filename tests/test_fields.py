@@ -90,6 +90,26 @@ def test_each_distance_is_one_shift(source: str, count: int) -> None:
     assert shifts(for_lanes(source)) == count
 
 
+@pytest.mark.parametrize(
+    ("source", "signed"),
+    [
+        ("(x >> 16 & 255) * 77 + (x >> 8 & 255)", 0),
+        ("(x >> 8 & 255) * (x >> 8 & 0xffffff)", 0),
+        ("(x >> 8 & 255) * (x >> 8)", 1),
+        ("x >> 8", 1),
+        ("x >> 8 & -1 << 8", 1),
+        ("(x >> 8 & 1 << 55) + y", 0),
+        ("(x >> 8 & 1 << 56) + y", 1),
+    ],
+)
+def test_a_shift_whose_signs_are_masked_is_logical(source: str, signed: int) -> None:
+    graph = for_lanes(source)
+    assert sum(node.op == "sar" for node in graph.live()) == signed
+    before = build(Formula(source, ("x", "y")).program(), "wrap")
+    for x in EDGES:
+        assert evaluate(graph, (x, 3)) == evaluate(before, (x, 3))
+
+
 def test_checked_shifts_stay() -> None:
     """A shift whose overflow is looked at is needed as it is."""
     graph = for_lanes("(x & 255) << 8 | (x & 0xff0000) << 8", "raise")

@@ -27,6 +27,9 @@ import collections, dis, gc, os, random, signal, sys, threading, time
 import exprjit
 from exprjit.runtime import memory
 
+# What a shell starts in the background ignores it, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 if memory.policy()[0] == "none":
     print("skip:", memory.policy()[1])
     sys.exit()

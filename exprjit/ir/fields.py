@@ -8,6 +8,7 @@ and a mask for each shift.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import NamedTuple
 
 from ..language.operators import LONG
@@ -93,12 +94,16 @@ def _natural(field: Field) -> int:
     return everything >> -field.distance
 
 
-def _unsigned(inside: set[Node]) -> set[Node]:
-    """The arithmetic shifts that are as good as logical ones: masks drop all copies of the sign."""
-    found = {node for node in inside if node.op == "sar"}
-    for user in inside:
+def unsigned_shifts(users: Collection[Node]) -> set[Node]:
+    """The arithmetic shifts that are as good as logical ones: masks drop all copies of the sign.
+
+    users: all that use them.
+    """
+    found = {node for node in users if node.op == "sar" and node.args[1].op is CONST}
+    for user in users:
         for node in found.intersection(user.args):
-            kept = user.args[1].value & LONG.mask if user.op == "bitand" else LONG.mask
+            masks = user.op == "bitand" and user.args[1].op is CONST
+            kept = user.args[1].value & LONG.mask if masks else LONG.mask
             if kept >> 64 - _count(node):
                 found.discard(node)
     return found
@@ -112,7 +117,7 @@ def join_fields(root: Node, uses: dict[Node, int]) -> list[Field] | None:
     inside = _tree(root, uses)
     if len(inside) > _MOST:
         return None
-    unsigned = _unsigned(inside)
+    unsigned = unsigned_shifts(inside)
     known: dict[Node, list[Field]] = {}
     for node in sorted(inside, key=lambda n: n.index):
         if node in unsigned:

@@ -7,7 +7,7 @@ then they become multiplications and shifts.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from ..language.arithmetic import Width
@@ -16,7 +16,7 @@ from ..language.operators import OPERATORS
 from . import reciprocals
 from .build import build
 from .facts import both
-from .fields import Field, field_node, join_fields, uses_of
+from .fields import Field, field_node, join_fields, unsigned_shifts, uses_of
 from .graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
 from .patterns import BITS, COUNT, MIN, Pattern, RuleList, Rules, by_width, computed, function
 from .rules import (
@@ -199,6 +199,12 @@ def build_reduced(
     return reduce(graph, overflow, native)
 
 
+def _unsigned_shifts(graph: Graph) -> Collection[Node]:
+    """The arithmetic shifts that may be logical, which vectors have more often."""
+    others = {graph.result, *graph.effects, *(bail.condition for bail in graph.bails)}
+    return unsigned_shifts(graph.live()) - others
+
+
 def reduce(graph: Graph, overflow: str, native: frozenset[str], for_lanes: bool = False) -> Graph:
     """The graph with cheaper operators where there are such, and all expansions made.
 
@@ -208,6 +214,7 @@ def reduce(graph: Graph, overflow: str, native: frozenset[str], for_lanes: bool 
     if not any(map(_is_reduced, graph.nodes)) and not for_lanes:
         return graph
     uses = uses_of(graph) if for_lanes else {}
+    unsigned = _unsigned_shifts(graph) if for_lanes else frozenset()
     rules = (BY_MODE_FOR_LANES if for_lanes else BY_MODE)[overflow]
     kept = native | FLOORING if for_lanes else native
     new = Graph(graph.params, kept, rules, graph.most, graph.known)
@@ -241,6 +248,10 @@ def reduce(graph: Graph, overflow: str, native: frozenset[str], for_lanes: bool 
                 expansion = OPERATORS[node.op].expansion
                 assert expansion is not None
                 made[node] = expansion(new.make, *args)
+            elif node in unsigned:
+                # (What is known of it as a number no longer holds.)
+                made[node] = new.make("shr", *args)
+                continue
             else:
                 made[node] = new.make(node.op, *args)
             # What was known of a quotient cannot be seen in the multiplication.

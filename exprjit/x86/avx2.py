@@ -90,14 +90,27 @@ def _compare(s: Lanes, node: Node, mask: int) -> None:
 
 def _compare_unsigned(s: Lanes, node: Node, mask: int) -> None:
     """With the sign bits inverted, unsigned numbers are in the order of signed ones."""
-    left, right = (s.new() for _ in node.args)
-    least = s.constant(LONG.min)
-    for moved, arg in ((left, node.args[0]), (right, node.args[1])):
-        s.emit("vpxor256_xxx", moved, s.value(arg), least)
-    if node.op in ("ugt", "ule"):
-        _greater(s, left, right, mask, node.op == "ule")
+    left, right = node.args
+    op = node.op
+    if right.op is CONST and op == "uge" and right.value != 0:
+        _greater(s, _inverted(s, left), s.constant(right.value - 1 ^ LONG.min), mask)
+    elif right.op is CONST and op == "ule" and right.value != -1:
+        _greater(s, s.constant(right.value + 1 ^ LONG.min), _inverted(s, left), mask)
+    elif op in ("ugt", "ule"):
+        _greater(s, _inverted(s, left), _inverted(s, right), mask, op == "ule")
     else:
-        _greater(s, right, left, mask, node.op == "uge")
+        _greater(s, _inverted(s, right), _inverted(s, left), mask, op == "uge")
+
+
+def _inverted(s: Lanes, node: Node) -> int:
+    """The value with its sign bit inverted, which is to add the least number."""
+    if node.op is CONST:
+        return s.constant(node.value ^ LONG.min)
+    register, value, added = s.new(), node, 0
+    if node.op == "add" and node.args[1].op is CONST:
+        value, added = node.args[0], node.args[1].value
+    s.emit("vpaddq256_xxx", register, s.value(value), s.constant(added ^ LONG.min))
+    return register
 
 
 def _of_masks(key: str) -> Lowering:
