@@ -267,6 +267,21 @@ _other = c ^ d
 rule("one-of-two", eq(x, c) | eq(x, d), eq(x & ~_other, c & ~_other), eq(popcount(_other), 1))
 rule("none-of-two", ne(x, c) & ne(x, d), ne(x & ~_other, c & ~_other), eq(popcount(_other), 1))
 
+# Two ranges of a length that differ in a bit, as those of small and of capital letters do.
+_bit, _start = -c ^ -e, -c & -e
+_end = _start + d
+_differ = eq(popcount(_bit), 1) & ult(_start ^ _end, _bit) & ule(_start, _end)
+for _name in ("ult", "ule"):
+    _one, _another = apply(_name, x + c, d), apply(_name, x + e, d)
+    _either = apply(_name, (x & ~_bit) + -_start, d)
+    rule(f"{_name}-in-one-of-two-ranges", _one | _another, _either, _differ)
+    rule(f"{_name}-in-one-more-range", (b | _one) | _another, b | _either, _differ)
+for _name in ("ugt", "uge"):
+    _one, _another = apply(_name, x + c, d), apply(_name, x + e, d)
+    _neither = apply(_name, (x & ~_bit) + -_start, d)
+    rule(f"{_name}-in-none-of-two-ranges", _one & _another, _neither, _differ)
+    rule(f"{_name}-in-none-of-one-more-range", (b & _one) & _another, b & _neither, _differ)
+
 _near, _base, _members = map(computed, (membership.near, membership.base, membership.members))
 
 
