@@ -104,6 +104,23 @@ def test_indices_by_several_threads(threads: int) -> None:
     assert (found == np.flatnonzero((x > 5) & (x <= 15))).all()
 
 
+@pytest.mark.parametrize("kernel", ["count", "sum", "min", "max", "argmin", "argmax", "first"])
+@pytest.mark.parametrize("text", ["x + 5", "-x - 5", "x - 500000", "x == 700000", "0", "x * 0 + 3"])
+def test_threads_find_together_what_one_does(kernel: str, text: str) -> None:
+    f = exprjit.compile(text, ["x"])
+    x = np.arange(4 * PIECE + 77)
+    alone = getattr(f, kernel)(x, threads=1)
+    for threads in (2, 3, 5):
+        assert getattr(f, kernel)(x, threads=threads) == alone
+    values = f.map(x)
+    wanted = {
+        "count": np.count_nonzero(values), "sum": values.sum(), "min": values.min(),
+        "max": values.max(), "argmin": values.argmin(), "argmax": values.argmax(),
+        "first": next(iter(np.flatnonzero(values)), None),
+    }  # fmt: skip
+    assert alone == wanted[kernel]
+
+
 # What is kept. -------------------------------------------------------------------------------
 
 
