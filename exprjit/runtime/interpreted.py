@@ -39,8 +39,8 @@ def interpreted_kernel(plan: Plan, interpret: Interpret) -> Callable[[Any, int, 
             try:
                 value = interpret(row_values(plan.columns, state[columns], row))
             except ExprError as error:
-                # Asked again, C functions would be called again.
-                state.error = error
+                # Asked again, C functions would be called again. (Its traceback holds the columns.)
+                state.error = error.with_traceback(None)
                 return row
             if end(state, plan, row, value):
                 return row
