@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from .array_code import Task
 from .language.operators import MAX, MIN
 from .runtime.columns import Column, item_type, numpy
-from .runtime.numpy_rows import address
+from .runtime.numpy_rows import address, trimmed
 from .runtime.sweep import PIECE, Sweep, new_state, outcome
 from .x86.rows import INDICES_ROOM, SCALAR_COLUMN, Plan, State
 
@@ -103,9 +103,7 @@ def _indices(sweep: Sweep, columns: Sequence[Column], count: int, shape: Any, np
     state = _run(sweep, columns, count, address(result))
     if state is None:
         return NotImplemented
-    # What is much larger is not kept for them.
-    found = state[State.FOUND]
-    return result[:found] if 2 * found >= count else result[:found].copy()
+    return trimmed(result, state[State.FOUND])
 
 
 def _first(give: Callable[[int | None], Any]) -> Callable[..., Any]:

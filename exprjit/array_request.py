@@ -10,7 +10,7 @@ from .array_code import columns_of
 from .errors import ExprTypeError, ExprValueError, quoted, shown
 from .formula import Formula
 from .language.arguments import bind_arguments
-from .runtime.columns import are_plain, argument, is_columnar, numpy
+from .runtime.columns import are_exact, argument, is_columnar, numpy
 from .x86.rows import ITEM_TYPES
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Request(NamedTuple):
     """A call, checked as far as it does not need to look at the columns.
 
     kernel: what is asked for.  columns: as given, by parameter; those of the filter follow.  where:
-    its formula, or whether the last column is it.  plain: what `are_plain` says of the columns.
+    its formula, or whether the last column is it.  exact: what `are_exact` says of the columns.
     The others are the options of the methods.
     """
 
@@ -37,7 +37,7 @@ class Request(NamedTuple):
     names: tuple[str, ...]
     columns: list[Any]
     where: Formula | bool
-    plain: bool
+    exact: bool
     out: Any = None
     dtype: str | None = None
     threads: int | None = None
@@ -63,8 +63,8 @@ def request(
         raise ExprValueError(f"threads must be a number from 1 up, not {shown(threads)}")
     filter_ = filter_of(body, where)
     names = columns_of(body.formula, filter_)
-    plain = not named and are_plain(columns)
-    if plain and len(columns) == len(names):
+    exact = not named and are_exact(columns)
+    if exact and len(columns) == len(names):
         values = list(columns)
     else:
         for value in (*columns, *named.values()):
@@ -80,9 +80,9 @@ def request(
     if filter_ is True:
         where = _truths(where)
         names, values = (*names, "where"), [*values, where]
-        plain = plain and are_plain((where,))
+        exact = exact and are_exact((where,))
     chosen = None if dtype is None else _item_type(dtype)
-    return Request(body, kernel, names, values, filter_, plain, out, chosen, threads, errors)
+    return Request(body, kernel, names, values, filter_, exact, out, chosen, threads, errors)
 
 
 def filter_of(body: Body, where: Any) -> Formula | bool:

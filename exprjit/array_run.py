@@ -46,7 +46,7 @@ def _frame_of(given: Request) -> Frame | None:
 
 def _rows_of(given: Request) -> BufferRows | NumpyRows:
     """The rows; of NumPy's arrays if the columns are some, or turn into some."""
-    if given.plain or any(hasattr(value, "__array__") for value in (*given.columns, given.out)):
+    if given.exact or any(hasattr(value, "__array__") for value in (*given.columns, given.out)):
         return _numpy_rows()(given.names, given.columns)
     return BufferRows(given.names, given.columns)
 
@@ -63,7 +63,7 @@ class Run:
 
     def __init__(self, given: Request) -> None:
         self.given = given
-        self.frame = None if given.plain else _frame_of(given)
+        self.frame = None if given.exact else _frame_of(given)
         self.rows = _rows_of(given) if self.frame is None else self.frame.rows
         #: Whether the last column says which rows have values.
         self.valid = self.frame is not None and self.frame.valid is not None
@@ -239,7 +239,7 @@ def answer(
     """What the method called `kernel` gives; `options` are its keyword arguments."""
     try:
         given = request(body, kernel, columns, named, **options)
-        if not given.plain and any(map(is_lazy, given.columns)):
+        if not given.exact and any(map(is_lazy, given.columns)):
             from .dask_columns import answer as later
 
             return later(given, options.get("where"))

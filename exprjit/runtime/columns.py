@@ -41,7 +41,7 @@ def numpy() -> Any:
     return sys.modules.get("numpy")
 
 
-def are_plain(values: Sequence[Any]) -> bool:
+def are_exact(values: Sequence[Any]) -> bool:
     """Whether some are arrays of NumPy and the others ints, none of a class derived from them.
 
     Most are, and need not be looked at any closer.

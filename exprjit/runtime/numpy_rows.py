@@ -229,5 +229,10 @@ class NumpyRows:
             result.flat[rows] = value
 
     def trimmed(self, result: Any, length: int) -> Any:
-        """The first items of an array that `new` made; what is much larger is not kept for them."""
-        return result[:length] if 2 * length >= result.size else result[:length].copy()
+        """The first items of an array that `new` made."""
+        return trimmed(result, length)
+
+
+def trimmed(result: Any, length: int) -> Any:
+    """The first items of an array; what is much larger is not kept for them."""
+    return result[:length] if 2 * length >= result.size else result[:length].copy()
