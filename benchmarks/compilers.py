@@ -487,7 +487,7 @@ def say_left_out(left_out: LeftOut) -> None:
 
 #: What else is asked of rows x for which a mask m holds; "sum64" wants a sum modulo 2**64.
 NUMPY_KERNELS: dict[str, Callable[[Any, Any], Any]] = {
-    "count": lambda m, x: m.sum(),
+    "count": lambda m, x: import_module("numpy").count_nonzero(m),
     "sum": lambda m, x: x[m].sum(),
     "sum64": lambda m, x: x[m].sum(),
     "min": lambda m, x: x[m].min(),
