@@ -60,7 +60,7 @@ from corpus import CASES, FULL, Case
 import exprjit
 from exprjit.array_code import Task
 from exprjit.runtime.columns import Column
-from exprjit.runtime.sweep import Outcome, Sweep, cores, new_state, run
+from exprjit.runtime.sweep import PIECE, Outcome, Sweep, cores, new_state, run
 from exprjit.x86.rows import INDICES_ROOM, Plan, State
 
 LIBRARIES = ("numba", "numexpr", "numpy")
@@ -237,7 +237,8 @@ def reducers(
     if kernel == "any":
         given = without_hits(given, mask(*given.columns))
     columns = given.columns
-    options: dict[str, Any] = {"threads": setting.threads}
+    # So few rows as are done at once are done by one thread without saying so.
+    options: dict[str, Any] = {"threads": setting.threads} if setting.rows > PIECE else {}
     method = "sum" if kernel == "sum64" else kernel
     if method in ("sum", "min"):
         f, options["where"] = exprjit.compile("x"), predicate

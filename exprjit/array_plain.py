@@ -1,130 +1,140 @@
 """The calls over arrays that are made most: of plain arrays, without options.
 
 Plain are arrays of NumPy of one shape that lie in memory as C has them, in the byte order of the
-machine; ints may stand among them. What runs for their types is found once. All else is for
-array_run.py, which gives the same: other columns and options, no rows, rows that are many enough to
-be done in pieces, and rows that fail.
+machine; ints may stand among them. Machine code answers such calls by itself (x86/array_call.py);
+here is what it is made for, once for the types of the columns, and where results go. All else is
+for array_run.py, which gives the same: other columns and options, no rows, rows that are many
+enough to be done in pieces, and rows that fail.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .array_code import Task
-from .language.operators import MAX, MIN
-from .runtime.columns import Column, item_type, numpy
-from .runtime.numpy_rows import address, trimmed
-from .runtime.sweep import PIECE, Sweep, new_state, outcome
-from .x86.rows import INDICES_ROOM, SCALAR_COLUMN, Plan, State
+from .runtime.array_calls import callable_kernel
+from .runtime.columns import numpy
+from .runtime.numpy_rows import trimmed
+from .x86.array_call import Called
+from .x86.rows import INDICES_ROOM, ITEM_TYPES, SCALAR_COLUMN, Plan
 
 if TYPE_CHECKING:
     from .body import Body
 
-#: The options that are none.
-_DEFAULTS: Final = {
-    "where": None, "out": None, "dtype": None, "threads": None, "errors": "raise",
-}  # fmt: skip
+#: So many columns such a call can have.
+_MOST_COLUMNS: Final = 16
+
+#: What gives the answer for plain columns, or NotImplemented.
+Call = Callable[..., Any]
 
 
-def answer(
-    body: Body, kernel: str, columns: Sequence[Any], named: Any, options: Mapping[str, Any]
-) -> Any:
-    """What the method called `kernel` gives, or NotImplemented."""
-    loaded, give = numpy(), _ANSWERS.get(kernel)
-    if loaded is None or give is None or named:
-        return NotImplemented
-    for name, value in options.items():
-        if value is not _DEFAULTS[name]:
+class First(NamedTuple):
+    """How a method asks for the first row, and what it gives; None for the row, and for None.
+
+    equals: as in `Task`.  found, missing: as in `Called`.
+    """
+
+    equals: int | None = None
+    found: bool | None = None
+    missing: bool | None = None
+
+
+#: By method, for those that do.
+_FIRST: Final = {"first": First(), "any": First(None, True, False), "all": First(0, False, True)}
+
+
+class Results(NamedTuple):
+    """Of what type the results of a kernel are, and where they go.
+
+    new: makes an array for them, given NumPy, how many rows there are and the dtype; None if there
+    is one for each row.  trims: whether there may be fewer of them.
+    """
+
+    dtype: str
+    new: Callable[[Any, int, Any], Any] | None = None
+    trims: bool = False
+
+
+#: By kernel, for those that have results.
+_RESULTS: Final = {
+    "map": Results("int64"),
+    "mask": Results("bool"),
+    "bitmap": Results("uint64", lambda np, rows, dtype: np.zeros(-(-rows // 64), dtype)),
+    "indices": Results(
+        "int64", lambda np, rows, dtype: np.empty(rows + INDICES_ROOM, dtype), trims=True
+    ),
+}
+
+
+def _with_results(
+    call: Call, results: Results, dtype: Any, array: int, count: int, np: Any
+) -> Call:
+    """The call of `count` columns with an array for its results; `array`: which column is one."""
+    ndarray, empty, (_, new, trims) = np.ndarray, np.empty, results
+
+    def answer(*columns: Any) -> Any:
+        if len(columns) != count:
             return NotImplemented
-    shape: tuple[int, ...] | None = None
-    key: list[Any] = [kernel]
-    found: list[Column] = []
-    for column in columns:
-        kind = type(column)
-        if kind is loaded.ndarray and column.flags.c_contiguous:
-            if shape is None:
-                shape, count = column.shape, column.size
-            elif column.shape != shape:
-                return NotImplemented
-            key.append(column.dtype)
-            found.append(Column("", address(column), column))
-        elif kind is int and MIN <= column <= MAX:
-            key.append(int)
-            found.append(Column("", column, None))
-        else:
+        column = columns[array]
+        if type(column) is not ndarray:
             return NotImplemented
-    if not shape or not 0 < count <= PIECE:
-        return NotImplemented
-    known = None if body.plain is None else body.plain.get(tuple(key))
-    sweep = known or _prepared(body, key)
-    return NotImplemented if sweep is None else give(sweep, found, count, shape, loaded)
-
-
-def _prepared(body: Body, key: Sequence[Any]) -> Sweep | None:
-    """What runs for columns of these types, or None."""
-    kernel, types = key[0], key[1:]
-    if len(types) != len(body.formula.params) or body.formula.externs:
-        return None
-    if any(type_ is not int and not type_.isnative for type_ in types):
-        return None
-    kinds = tuple(SCALAR_COLUMN if type_ is int else item_type(type_, "") for type_ in types)
-    equals = 0 if kernel == "all" else None
-    plan = Plan("first" if kernel in ("any", "all") else kernel, kinds)
-    sweep = body.sweep(Task(body.formula, False, plan, equals=equals))
-    if not sweep.address:
-        return None
-    body.keep_plain(tuple(key), sweep)
-    return sweep
-
-
-def _run(sweep: Sweep, columns: Sequence[Column], count: int, out: int = 0) -> Any:
-    """The state behind the last row, or None if a row fails."""
-    state = new_state(sweep, columns, out)
-    return state if sweep.kernel(state, 0, count) == count else None
-
-
-def _total(sweep: Sweep, columns: Sequence[Column], count: int, shape: Any, np: Any) -> Any:
-    state = _run(sweep, columns, count)
-    return NotImplemented if state is None else outcome(sweep, state, None).best
-
-
-def _each(dtype: str) -> Callable[..., Any]:
-    def give(sweep: Sweep, columns: Sequence[Column], count: int, shape: Any, np: Any) -> Any:
-        result = np.empty(shape, dtype)
-        state = _run(sweep, columns, count, address(result))
-        return NotImplemented if state is None else result
-
-    return give
-
-
-def _indices(sweep: Sweep, columns: Sequence[Column], count: int, shape: Any, np: Any) -> Any:
-    result = np.empty(count + INDICES_ROOM, "int64")
-    state = _run(sweep, columns, count, address(result))
-    if state is None:
-        return NotImplemented
-    return trimmed(result, state[State.FOUND])
-
-
-def _first(give: Callable[[int | None], Any]) -> Callable[..., Any]:
-    def answer(sweep: Sweep, columns: Sequence[Column], count: int, shape: Any, np: Any) -> Any:
-        state = new_state(sweep, columns, 0)
-        row = sweep.kernel(state, 0, count)
-        if row < count and not state[State.FOUND]:
-            return NotImplemented
-        return give(row if row < count else None)
+        result = empty(column.shape, dtype) if new is None else new(np, column.size, dtype)
+        found = call(*columns, result)
+        if found is NotImplemented:
+            return found
+        return trimmed(result, found) if trims else result
 
     return answer
 
 
-#: By kernel: what gives its answer, or NotImplemented if a row fails.
-_ANSWERS: Final[dict[str, Callable[..., Any]]] = {
-    "map": _each("int64"),
-    "mask": _each("bool"),
-    "indices": _indices,
-    "count": _total,
-    "sum": _total,
-    "first": _first(lambda row: row),
-    "any": _first(lambda row: row is not None),
-    "all": _first(lambda row: row is None),
-}
+def _made(body: Body, kernel: str, dtypes: Sequence[Any], np: Any) -> Call | None:
+    """What answers calls over arrays of these types, where None stands for ints."""
+    formula = body.formula
+    arrays = [dtype for dtype in dtypes if dtype is not None]
+    if (
+        body.kernel != "call"
+        or formula.externs
+        or len(dtypes) != len(formula.params)
+        or len(dtypes) > _MOST_COLUMNS
+        or not arrays
+        or any(dtype.name not in ITEM_TYPES or not dtype.isnative for dtype in arrays)
+    ):
+        return None
+    kinds = tuple(SCALAR_COLUMN if dtype is None else dtype.name for dtype in dtypes)
+    first = _FIRST.get(kernel, First())
+    plan = Plan("first" if kernel in _FIRST else kernel, kinds)
+    sweep = body.sweep(Task(formula, False, plan, equals=first.equals))
+    if not sweep.address:
+        return None
+    results = _RESULTS.get(kernel)
+    known = [*dtypes] if results is None else [*dtypes, np.dtype(results.dtype)]
+    places = tuple(0 if dtype is None else id(dtype) for dtype in known)
+    called = Called(sweep.address, sweep.lanes, plan, places, first.found, first.missing)
+    call = callable_kernel(called, (sweep.owner, *known))
+    if call is None or results is None:
+        return call
+    return _with_results(call, results, known[-1], dtypes.index(arrays[0]), len(dtypes), np)
+
+
+def plain_call(body: Body, kernel: str, columns: Sequence[Any]) -> Call | None:
+    """What answers for columns of the types of these, if they are plain."""
+    loaded = numpy()
+    if loaded is None:
+        return None
+    dtypes: list[Any] = []
+    for column in columns:
+        kind = type(column)
+        if kind is int:
+            dtypes.append(None)
+        elif kind is loaded.ndarray and column.flags.c_contiguous:
+            dtypes.append(column.dtype)
+        else:
+            return None
+    # Equal dtypes may be different objects, and code knows but one of them, which it keeps.
+    key = (kernel, *map(id, dtypes))
+    call = body.plain.get(key) or _made(body, kernel, dtypes, loaded)
+    if call is not None:
+        # The next columns will be of the same types.
+        body.keep_plain(kernel, key, call)
+    return call

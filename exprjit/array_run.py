@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from .array_code import Task
@@ -19,7 +20,15 @@ from .formula import Formula
 from .ir.rowwise import NEUTRAL
 from .runtime.columns import Address, BufferRows, Column, may_be_framed
 from .runtime.interpreted import row_values
-from .runtime.sweep import Outcome, joined, may_stream, run
+from .runtime.sweep import (
+    PIECE,
+    ROWS_PER_THREAD,
+    Outcome,
+    cannot_fail,
+    joined,
+    may_stream,
+    run,
+)
 from .x86.rows import INDICES_ROOM, Plan, State
 
 if TYPE_CHECKING:
@@ -56,6 +65,10 @@ def _numpy_rows() -> Callable[..., NumpyRows]:
     from .runtime.numpy_rows import NumpyRows
 
     return NumpyRows
+
+
+#: With more rows, which they are is told by way of truth values.
+_MANY: Final = ROWS_PER_THREAD
 
 
 class Run:
@@ -173,10 +186,40 @@ class Run:
         return self.answer(result)
 
     def indices(self) -> Any:
+        count = self.rows.count
+        if count > _MANY:
+            return self.answer(self._many_indices())
         # A row is written before it is known whether it counts.
-        result = self.rows.new("int64", self.rows.count + INDICES_ROOM)
+        result = self.rows.new("int64", count + INDICES_ROOM)
         found = self.sweep("indices", result).found
         return self.answer(self.rows.trimmed(result, found))
+
+    def _many_indices(self) -> Any:
+        """The same by way of truth values, so that it is known how many there are, and where.
+
+        Memory that is touched for the first time, as that for as many results as there are rows
+        would be, takes longer than to read them twice.
+        """
+        rows, kind = self.rows, "bool"
+        truths = rows.new(kind)
+        self.sweep("mask", truths)
+        rows.fill(truths, self.failures, 0)
+        counts = (rows.count_true(truths, at, PIECE) for at in range(0, rows.count, PIECE))
+        *begins, found = accumulate(counts, initial=0)
+        result = rows.new("int64", found)
+        source, target = Address(truths), Address(result, writable=True)
+        sweep = self.given.body.sweep(Task(Formula("x"), False, Plan("indices", (kind,))))
+        run(
+            sweep,
+            [Column(kind, source.address, source)],
+            range(rows.count),
+            target.address,
+            cannot_fail,
+            threads=self.given.threads,
+            owner=target,
+            begins=begins,
+        )
+        return result
 
     def total(self) -> Any:
         return self.answer(self.sweep(self.given.kernel).best)

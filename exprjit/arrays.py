@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Final
 
 from .inspection import Inspection
+
+#: The default of `errors`, which is known without comparing texts.
+_RAISE: Final = "raise"
 
 
 class ArrayMethods(Inspection):
@@ -12,8 +16,25 @@ class ArrayMethods(Inspection):
 
     __slots__ = ()
 
-    def _over(self, kernel: str, columns: tuple[Any, ...], named: Any, /, **options: Any) -> Any:
-        return self._body.over_arrays(kernel, columns, named, options)
+    def _over(
+        self,
+        kernel: str,
+        columns: tuple[Any, ...],
+        named: Mapping[str, Any],
+        where: Any,
+        threads: Any,
+        errors: Any,
+        out: Any = None,
+        dtype: Any = None,
+    ) -> Any:
+        """What the method called `kernel` gives."""
+        body = self._body
+        if not named and errors is _RAISE and where is threads is out is dtype is None:
+            answer = body.over_plain(kernel, columns)
+            if answer is not NotImplemented:
+                return answer
+        options = {"where": where, "threads": threads, "errors": errors, "out": out, "dtype": dtype}
+        return body.over_arrays(kernel, columns, named, options)
 
     def map(
         self,
@@ -50,10 +71,7 @@ class ArrayMethods(Inspection):
         shapes that do not fit, and what a call raises. After an error the results before that row
         are there; with several threads later ones may be, too.
         """
-        return self._over(
-            "map", columns, named,
-            out=out, dtype=dtype, where=where, threads=threads, errors=errors,
-        )  # fmt: skip
+        return self._over("map", columns, named, where, threads, errors, out, dtype)
 
     def mask(
         self,
@@ -70,9 +88,7 @@ class ArrayMethods(Inspection):
         columns, where, threads, errors and what is raised are as of `map`; `out` can be
         such an array.
         """
-        return self._over(
-            "mask", columns, named, out=out, where=where, threads=threads, errors=errors
-        )
+        return self._over("mask", columns, named, where, threads, errors, out)
 
     def bitmap(
         self,
@@ -87,7 +103,7 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("bitmap", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("bitmap", columns, named, where, threads, errors)
 
     def indices(
         self,
@@ -103,7 +119,7 @@ class ArrayMethods(Inspection):
         columns, where, threads, errors and what is raised are as of `map` (rows are counted
         in the order of C).
         """
-        return self._over("indices", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("indices", columns, named, where, threads, errors)
 
     def count(
         self,
@@ -118,7 +134,7 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("count", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("count", columns, named, where, threads, errors)
 
     def sum(
         self,
@@ -133,7 +149,7 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("sum", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("sum", columns, named, where, threads, errors)
 
     def min(
         self,
@@ -148,7 +164,7 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("min", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("min", columns, named, where, threads, errors)
 
     def max(
         self,
@@ -163,7 +179,7 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("max", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("max", columns, named, where, threads, errors)
 
     def argmin(
         self,
@@ -178,7 +194,7 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("argmin", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("argmin", columns, named, where, threads, errors)
 
     def argmax(
         self,
@@ -193,7 +209,7 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("argmax", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("argmax", columns, named, where, threads, errors)
 
     def any(
         self,
@@ -208,7 +224,7 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("any", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("any", columns, named, where, threads, errors)
 
     def all(
         self,
@@ -223,7 +239,7 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("all", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("all", columns, named, where, threads, errors)
 
     def first(
         self,
@@ -238,4 +254,4 @@ class ArrayMethods(Inspection):
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
-        return self._over("first", columns, named, where=where, threads=threads, errors=errors)
+        return self._over("first", columns, named, where, threads, errors)

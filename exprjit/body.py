@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from . import compiler
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: So much code for arrays a function keeps at most, and so many filters; then it begins again.
 _MOST_SWEEPS: Final = 64
+
+_NONE: Final[Mapping[object, Callable[..., Any]]] = MappingProxyType({})
 
 
 class Options(NamedTuple):
@@ -85,8 +88,9 @@ class Body:
         #: What runs over arrays, by what it computes there; made when first asked for.
         #: (The formula, with which a task begins, is left out where it is this one.)
         self.sweeps: dict[tuple[object, ...], Sweep] | None = None
-        #: What runs over plain arrays, by kernel and types (array_plain.py).
-        self.plain: dict[tuple[object, ...], Sweep] | None = None
+        #: What answers for plain arrays: by kernel and types, and the last by kernel
+        #: (array_plain.py).
+        self.plain: Mapping[object, Callable[..., Any]] = _NONE
         #: The formulas of filters, by their texts; made when first asked for.
         self.filters: dict[str, Formula] | None = None
         #: The formula's `numpy.ufunc`, made when first asked for.
@@ -100,7 +104,7 @@ class Body:
         bound = formula.bind(args, kwargs)
         if any(map(is_columnar, bound)):
             again = self.sweeps is not None
-            answer = self.over_arrays("map", bound, {}, {})
+            answer = self.map(bound)
             if again and self.function is not None:
                 self._hasten(bound)
             return answer
@@ -162,6 +166,21 @@ class Body:
             symbols |= {at: name for name, at in targets.items() if at > 1 << 16}
         return asm(encoded, self.formula.source, symbols)
 
+    def map(self, columns: Sequence[Any]) -> Any:
+        """What a call gives for columns of many rows."""
+        answer = self.over_plain("map", columns)
+        return self.over_arrays("map", columns, {}, {}) if answer is NotImplemented else answer
+
+    def over_plain(self, kernel: str, columns: Sequence[Any]) -> Any:
+        """The same as `over_arrays` without options, or NotImplemented (array_plain.py)."""
+        call = self.plain.get(kernel)
+        if call is not None:
+            answer = call(*columns)
+            if answer is not NotImplemented:
+                return answer
+        other = _array_modules()[0].plain_call(self, kernel, columns)
+        return NotImplemented if other is None or other is call else other(*columns)
+
     def over_arrays(
         self,
         kernel: str,
@@ -170,11 +189,7 @@ class Body:
         options: Mapping[str, Any],
     ) -> Any:
         """What the method called `kernel` gives for columns of many rows (arrays.py)."""
-        plain, run = _array_modules()
-        answer = plain.answer(self, kernel, columns, named, options)
-        if answer is NotImplemented:
-            answer = run.answer(self, kernel, columns, named, options)
-        return answer
+        return _array_modules()[1].answer(self, kernel, columns, named, options)
 
     def sweep(self, task: Task) -> Sweep:
         """What runs a task over the formula's rows."""
@@ -190,11 +205,12 @@ class Body:
             known = self.sweeps.setdefault(key, made)
         return known
 
-    def keep_plain(self, key: tuple[object, ...], sweep: Sweep) -> None:
-        """Remember what runs over plain arrays of some types."""
-        if self.plain is None or len(self.plain) >= _MOST_SWEEPS:
-            self.plain = {}
-        self.plain[key] = sweep
+    def keep_plain(self, kernel: str, types: object, call: Callable[..., Any]) -> None:
+        """Remember what answers for plain arrays, of these types and first of all."""
+        if self.plain.get(kernel) is not call:
+            # Others may be looking at what is there.
+            known = {} if len(self.plain) >= _MOST_SWEEPS else self.plain
+            self.plain = {**known, kernel: call, types: call}
 
     def filter(self, text: str) -> Formula:
         """The formula of a filter of rows, which has the options of this one."""

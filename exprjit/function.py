@@ -205,7 +205,7 @@ class BufferFunction(_Plain):
         assert code is not None
         bound = formula.bind(args, kwargs)
         if any(map(is_columnar, bound)):
-            return body.over_arrays("map", bound, {}, {})
+            return body.map(bound)
         values = to_longs(formula.params, bound)
         result, returned = buffercall.run(code.address, values, code.log)
         return formula.interpret(*values, *returned) if result is None else result
@@ -225,7 +225,7 @@ class VerifiedFunction(_Plain):
         assert code is not None
         bound = formula.bind(args, kwargs)
         if any(map(is_columnar, bound)):
-            return body.over_arrays("map", bound, {}, {})
+            return body.map(bound)
         values = to_longs(formula.params, bound)
         got, returned = buffercall.run(code.address, values, code.log)
         try:

@@ -18,7 +18,7 @@ from children import Child, needs_code
 
 import exprjit
 from exprjit import array_code
-from exprjit.runtime import cpu, memory, numpy_rows, sweep
+from exprjit.runtime import cpu, memory, numpy_fields, sweep
 from exprjit.runtime.sweep import PIECE
 from exprjit.tools.generate import program
 from exprjit.x86.rows import ITEM_TYPES
@@ -129,7 +129,12 @@ def check_all_kernels(
         assert list(f.map(*columns)) == values
         assert list(f.mask(*columns)) == [row in hits for row in range(len(values))]
         assert list(f.indices(*columns)) == hits
+        assert np.array_equal(f.bitmap(*columns), f.bitmap(*columns, where=True))
         assert (f.count(*columns), f.sum(*columns)) == (len(hits), sum(values))
+        if rows:
+            assert (f.min(*columns), f.max(*columns)) == (min(values), max(values))
+            assert f.argmin(*columns) == values.index(min(values))
+            assert f.argmax(*columns) == values.index(max(values))
         assert f.first(*columns) == min(hits, default=None)
         assert (f.any(*columns), f.all(*columns)) == (bool(hits), len(hits) == len(rows))
     if not any(fails):
@@ -766,9 +771,9 @@ def test_code_for_many_filters_is_not_kept_for_ever() -> None:
 @pytest.mark.parametrize("known", [True, False], ids=["in the array", "asked for"])
 def test_where_the_items_of_an_array_are(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if known:
-        assert numpy_rows._fields() is not None
+        assert numpy_fields.array_fields() is not None
     else:
-        monkeypatch.setattr(numpy_rows, "_fields", lambda: None)
+        monkeypatch.setattr(numpy_fields, "_pointer", lambda: None)
     whole = np.arange(60).reshape(3, 4, 5)
     for items in (whole, whole[1:, ::2, ::-1], whole[0, 0, 4:], whole[:0], np.ma.array(whole)):
-        assert numpy_rows.address(items) == items.__array_interface__["data"][0]
+        assert numpy_fields.address(items) == items.__array_interface__["data"][0]

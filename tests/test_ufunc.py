@@ -911,13 +911,13 @@ def swift(f: Any) -> Any:
 def slow_calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was not answered by the ufunc."""
     calls = []
-    answer = Body.over_arrays
+    answer = Body.map
 
-    def noted(body: Any, kernel: str, *more: Any) -> Any:
-        calls.append(kernel)
-        return answer(body, kernel, *more)
+    def noted(body: Any, columns: Any) -> Any:
+        calls.append("map")
+        return answer(body, columns)
 
-    monkeypatch.setattr(Body, "over_arrays", noted)
+    monkeypatch.setattr(Body, "map", noted)
     return calls
 
 

@@ -355,6 +355,10 @@ class BufferRows:
             for row in rows:
                 item.from_address(target.address + ITEM_TYPES[kind].size * row).value = value
 
+    def count_true(self, truths: Any, start: int, length: int) -> int:
+        """How many of some truth values, one for each row, are true."""
+        return memoryview(truths)[start : start + length].tobytes().count(1)
+
     def trimmed(self, result: Any, length: int) -> Any:
         """The first items of an array that `new` made."""
         del result[length:]

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cache
 from math import prod
-from typing import Any
+from typing import Any, Final
 
 from ..errors import ExprTypeError, ExprValueError
 from ..language.arguments import to_long
 from ..x86.rows import SCALAR_COLUMN
 from .columns import Column, Part, argument, is_columnar, item_type, scalar
+from .numpy_fields import address
 
 #: How many items `nditer` hands over at a time: 128 KiB of longs, which stay in the cache.
 BUFFER = 1 << 14
 
+
+#: So many items are kept for whatever is in front of them.
+_SMALL: Final = 1 << 10
 
 #: So many dimensions `nditer` can do with in every version of NumPy.
 _MOST_DIMENSIONS = 32
@@ -28,16 +31,6 @@ _MOST_DIMENSIONS = 32
 
 def _is_array(value: Any) -> bool:
     return not isinstance(value, int)
-
-
-def address(array: Any) -> int:
-    """Where the first item of an array is."""
-    known = _fields()
-    if known is not None and type(array) is known[1]:
-        # Three times as fast as to ask.
-        return known[0].from_address(id(array) + object.__basicsize__).value or 0
-    where: int = array.__array_interface__["data"][0]
-    return where
 
 
 def check_unmasked(array: Any, what: str) -> None:
@@ -48,24 +41,6 @@ def check_unmasked(array: Any, what: str) -> None:
             f"{what} has masked items",
             hint="give .filled(value) or .compressed(), or .data to take them as they are",
         )
-
-
-@cache
-def _fields() -> tuple[Any, type] | None:
-    """Of what type that address is in an array, where it is behind what all objects have.
-
-    So it is as of NumPy 1.0, and macros of its headers rely on it (`PyArrayObject_fields`). None
-    where it is not so.
-    """
-    from ctypes import c_void_p
-
-    import numpy as np
-
-    for array in (np.zeros(1), np.zeros(9, "int8")[5:], np.zeros((3, 4))[::-1, 2:]):
-        where = array.__array_interface__["data"][0]
-        if c_void_p.from_address(id(array) + object.__basicsize__).value != where:
-            return None
-    return c_void_p, np.ndarray
 
 
 def _is_plain(array: Any, shape: tuple[int, ...]) -> bool:
@@ -228,6 +203,10 @@ class NumpyRows:
         elif rows:
             result.flat[rows] = value
 
+    def count_true(self, truths: Any, start: int, length: int) -> int:
+        """How many of some truth values, one for each row, are true."""
+        return int(self.np.count_nonzero(truths.reshape(-1)[start : start + length]))
+
     def trimmed(self, result: Any, length: int) -> Any:
         """The first items of an array that `new` made."""
         return trimmed(result, length)
@@ -235,4 +214,5 @@ class NumpyRows:
 
 def trimmed(result: Any, length: int) -> Any:
     """The first items of an array; what is much larger is not kept for them."""
-    return result[:length] if 2 * length >= result.size else result[:length].copy()
+    rest = result.size - length
+    return result[:length] if rest <= length or rest <= _SMALL else result[:length].copy()

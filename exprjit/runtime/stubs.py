@@ -47,14 +47,14 @@ BAIL = SLOW + 8
 #: What the stub `arrays` calls, in types whose entries use it; NULL where there is nothing yet.
 ARRAYS = BAIL + 8
 
-#: The C functions used here, by the entries and by ufunc.py; all are in the stable ABI of every
-#: supported version but the last, which Python 3.10 does not export.
+#: The C functions used here, by the entries, ufunc.py and array_calls.py; all are in the stable ABI
+#: of every supported version but the last, which Python 3.10 does not export.
 FUNCTIONS = (
     "PyLong_AsLong PyLong_FromLong PyErr_Occurred PyErr_ExceptionMatches PyErr_Clear "
     "PyObject_Call PyObject_GetAttr PyTuple_New PyTuple_SetItem PyTuple_GetItem PyTuple_Size "
     "PyDict_New PyDict_SetItem Py_IncRef Py_DecRef PyType_FromSpecWithBases PyType_GenericAlloc "
     "PyType_GetSlot PyVectorcall_Call PyGILState_Ensure PyGILState_Release PyCapsule_GetPointer "
-    "PyObject_GC_Track PyObject_Vectorcall"
+    "PyObject_GC_Track PyEval_SaveThread PyEval_RestoreThread PyObject_Vectorcall"
 ).split()
 OPTIONAL = {"PyObject_Vectorcall"}
 

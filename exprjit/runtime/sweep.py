@@ -14,9 +14,9 @@ from functools import cache
 from threading import Event, Lock, Thread
 from typing import Any, Final, NamedTuple
 
-from exprjit.language.operators import MAX, MIN
+from exprjit.ir.rowwise import NEUTRAL
 from exprjit.x86.kernels import WORD
-from exprjit.x86.rows import ITEM_TYPES, SCALAR_COLUMN, State
+from exprjit.x86.rows import INDICES_ROOM, ITEM_TYPES, SCALAR_COLUMN, State
 
 from .columns import Column
 
@@ -62,10 +62,6 @@ class Outcome(NamedTuple):
     found: int
 
 
-#: What "best" is before the first row, if not 0.
-_FIRST: Final = {"min": MAX, "argmin": MAX, "max": MIN, "argmax": MIN}
-
-
 @cache
 def prototype(holds_lock: bool) -> Any:
     """The ctypes type of kernels, which hold Python's global lock or give it up."""
@@ -88,13 +84,13 @@ def new_state(sweep: Sweep, columns: Sequence[Column], out: int) -> Any:
     state = (_word() * (lanes + sweep.log + sweep.lanes))()
     state[State.OUT] = out
     state[State.ROW] = -1
-    state[State.BEST] = _FIRST.get(sweep.name, 0)
+    state[State.BEST] = NEUTRAL.get(sweep.name, 0)
     for place, column in enumerate(columns, State.COLUMNS):
         state[place] = column.address
-    if sweep.lanes and sweep.name in _FIRST:
+    if sweep.lanes and sweep.name in NEUTRAL:
         values = sweep.lanes // 2 if sweep.name.startswith("arg") else sweep.lanes
         for place in range(sweep.lanes):
-            state[lanes + place] = _FIRST[sweep.name] if place < values else -1
+            state[lanes + place] = NEUTRAL[sweep.name] if place < values else -1
     return state
 
 
@@ -107,21 +103,23 @@ def run(
     goes_on: bool = False,
     threads: int | None = 1,
     owner: object = None,
+    begins: Sequence[int] = (),
 ) -> Outcome:
     """Run over `rows`, whose step is 1.
 
     out: the address of what belongs to row 0, whose memory `owner` keeps.  failed: called with the
     rows that fail, in order, each with the state if that still is as the row has left it; what it
     raises ends the sweep.  goes_on: whether it does not raise.  threads: how many at most; None for
-    what suits the machine.
+    what suits the machine.  begins: how many rows `indices` finds before each piece; if that is not
+    known, there have to be places for all rows, and it takes one thread.
     """
     pieces = -(-len(rows) // PIECE)
-    if pieces <= 1 or sweep.in_order:
+    if pieces <= 1 or sweep.in_order or (sweep.name == "indices" and not begins):
         threads = 1
     elif threads is None:
-        threads = min(cores(), len(rows) // ROWS_PER_THREAD)
-    if threads > 1:
-        team = _Team(sweep, columns, rows, out, goes_on, owner)
+        threads = min(cores(), max(1, len(rows) // ROWS_PER_THREAD))
+    if threads > 1 or begins:
+        team = _Team(sweep, columns, rows, out, goes_on, owner, begins)
         return team.run(min(threads, pieces), failed)
     state = new_state(sweep, columns, out)
     kernel, end = sweep.kernel, rows.stop
@@ -159,6 +157,11 @@ def last_cache() -> int:
         return 32 << 20
 
 
+def cannot_fail(row: int, state: Any) -> None:
+    """What is told of rows that fail where none can."""
+    raise AssertionError(f"row {row} has failed; please report this")
+
+
 def cores() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -183,7 +186,7 @@ def outcome(sweep: Sweep, state: Any, found: int | None) -> Outcome:
         return Outcome(best + sum(lanes[:half]) + (sum(lanes[half:]) << 32), None, 0)
     if name in ("min", "max"):
         return Outcome((min if name == "min" else max)([best, *lanes]), None, 0)
-    if name not in _FIRST:
+    if name not in NEUTRAL:
         return Outcome(0, None, state[State.FOUND])
     half = len(lanes) // 2
     pairs = [(best, state[State.ROW]), *zip(lanes[:half], lanes[half:], strict=True)]
@@ -215,8 +218,8 @@ class _Team:
 
     Each takes the next piece, and what it has taken it does to the end, or to the first row that
     ends all. After such a row no more are handed out, so all before it have been done. What
-    `indices` finds in a piece is written where it would be if all rows before it had been found,
-    and moved together in the end.
+    `indices` finds in a piece is copied to its place from one of the thread's own, since it is
+    written with room behind it.
     """
 
     def __init__(
@@ -227,6 +230,7 @@ class _Team:
         out: int,
         goes_on: bool,
         owner: object,
+        begins: Sequence[int],
     ) -> None:
         self.sweep = sweep
         # Threads that an interrupt has left behind still have what they work on.
@@ -235,7 +239,8 @@ class _Team:
         self.rows = rows
         self.out = out
         self.goes_on = goes_on
-        self.starts = iter(range(rows.start, rows.stop, PIECE))
+        self.begins = begins
+        self.starts = enumerate(range(rows.start, rows.stop, PIECE))
         self.lock = Lock()
         self.over = False
         self.outcomes: list[Outcome] = []
@@ -244,8 +249,6 @@ class _Team:
         #: The rows that fail, and those that were found.
         self.failures: list[int] = []
         self.found: list[int] = []
-        #: By piece of `indices`: where its results begin, and how many they are.
-        self.written: list[tuple[int, int]] = []
 
     def run(self, threads: int, failed: Callable[[int, Any], None]) -> Outcome:
         others: list[_Other] = []
@@ -273,22 +276,12 @@ class _Team:
                 failed(row, None)
         if self.sweep.name == "first":
             return Outcome(0, found, 0)
-        return joined(self.sweep.name, self.outcomes)._replace(found=self._gather())
+        return joined(self.sweep.name, self.outcomes)
 
     def _end(self, error: BaseException) -> None:
         """Hand out no more pieces, and raise this in the end."""
         self.errors.append(error)
         self.over = True
-
-    def _gather(self) -> int:
-        """Move the results of pieces to each other; gives how many there are."""
-        from ctypes import memmove
-
-        total = 0
-        for begin, found in sorted(self.written):
-            memmove(self.out + WORD * total, begin, WORD * found)
-            total += found
-        return total
 
     def work(self) -> None:
         """Take pieces until there are no more; what a thread does."""
@@ -299,16 +292,14 @@ class _Team:
 
     def _worked(self) -> Outcome:
         sweep = self.sweep
-        state = new_state(sweep, self.columns, self.out)
-        scattered = sweep.name == "indices"
+        found = _Found() if self.begins else None
+        state = new_state(sweep, self.columns, self.out if found is None else found.address)
         while not self.over:
             with self.lock:
-                start = next(self.starts, None)
+                number, start = next(self.starts, (0, None))
             if start is None:
                 break
             stop = min(start + PIECE, self.rows.stop)
-            if scattered:
-                state[State.OUT] = self.out + WORD * (start - self.rows.start)
             row = sweep.kernel(state, start, stop)
             while row < stop:
                 is_found = _is_found(sweep, state)
@@ -317,10 +308,24 @@ class _Team:
                     self.over = True
                     break
                 row = sweep.kernel(state, row + 1, stop)
-            if scattered:
-                self.written.append((state[State.OUT], state[State.FOUND]))
+            if found is not None:
+                found.move(self.out + WORD * self.begins[number], state[State.FOUND])
                 state[State.FOUND] = 0
         return outcome(sweep, state, None)
+
+
+class _Found:
+    """A place for what `indices` finds in a piece.  address: of that."""
+
+    def __init__(self) -> None:
+        from ctypes import addressof, memmove
+
+        self._words = (_word() * (PIECE + INDICES_ROOM))()
+        self._memmove = memmove
+        self.address = addressof(self._words)
+
+    def move(self, to: int, count: int) -> None:
+        self._memmove(to, self.address, WORD * count)
 
 
 def joined(name: str, outcomes: list[Outcome]) -> Outcome:
@@ -328,9 +333,9 @@ def joined(name: str, outcomes: list[Outcome]) -> Outcome:
     if len(outcomes) == 1:
         return outcomes[0]
     found = sum(part.found for part in outcomes)
-    if name in _FIRST:
+    if name in NEUTRAL:
         choose = min if name.endswith("min") else max
-        best = choose((part.best for part in outcomes), default=_FIRST[name])
+        best = choose((part.best for part in outcomes), default=NEUTRAL[name])
     else:
         best = sum(part.best for part in outcomes)
     rows = [o.row for o in outcomes if o.row is not None and (name == "first" or o.best == best)]
