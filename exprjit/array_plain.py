@@ -1,4 +1,4 @@
-"""The calls over arrays that are made most: of plain arrays, without options.
+"""The calls over arrays that are made most: of plain arrays, without options but a filter.
 
 Plain are arrays of NumPy of one shape that lie in memory as C has them, in the byte order of the
 machine; ints may stand among them. Machine code answers such calls by itself (x86/array_call.py);
@@ -12,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from .array_code import Task
+from .array_code import Task, columns_of
+from .array_request import filter_of
+from .errors import ExprError
+from .formula import Formula
 from .runtime.array_calls import callable_kernel
 from .runtime.columns import numpy
 from .runtime.numpy_rows import trimmed
@@ -88,14 +91,33 @@ def _with_results(
     return answer
 
 
-def _made(body: Body, kernel: str, dtypes: Sequence[Any], np: Any) -> Call | None:
+def filtered(
+    kernel: str, where: Any, columns: Sequence[Any]
+) -> tuple[tuple[str, object] | None, Sequence[Any]]:
+    """What calls with a filter are known by, and the columns with that, if it is one.
+
+    None stands for filters that are not plain.
+    """
+    if type(where) is str:
+        return (kernel, where), columns
+    loaded = numpy()
+    if loaded is not None and type(where) is loaded.ndarray:
+        return (kernel, True), (*columns, where)
+    other = getattr(where, "formula", None)
+    # (To compare formulas takes longer than a thousand rows. What answers keeps them.)
+    return ((kernel, id(other)) if isinstance(other, Formula) else None), columns
+
+
+def _made(body: Body, kernel: str, where: Any, dtypes: Sequence[Any], np: Any) -> Call | None:
     """What answers calls over arrays of these types, where None stands for ints."""
     formula = body.formula
+    filter_ = filter_of(body, where)
     arrays = [dtype for dtype in dtypes if dtype is not None]
     if (
         body.kernel != "call"
         or formula.externs
-        or len(dtypes) != len(formula.params)
+        or (isinstance(filter_, Formula) and filter_.externs)
+        or len(dtypes) != len(columns_of(formula, filter_)) + (filter_ is True)
         or len(dtypes) > _MOST_COLUMNS
         or not arrays
         or any(dtype.name not in ITEM_TYPES or not dtype.isnative for dtype in arrays)
@@ -104,23 +126,30 @@ def _made(body: Body, kernel: str, dtypes: Sequence[Any], np: Any) -> Call | Non
     kinds = tuple(SCALAR_COLUMN if dtype is None else dtype.name for dtype in dtypes)
     first = _FIRST.get(kernel, First())
     plan = Plan("first" if kernel in _FIRST else kernel, kinds)
-    sweep = body.sweep(Task(formula, False, plan, equals=first.equals))
+    sweep = body.sweep(Task(formula, filter_, plan, equals=first.equals))
     if not sweep.address:
         return None
     results = _RESULTS.get(kernel)
     known = [*dtypes] if results is None else [*dtypes, np.dtype(results.dtype)]
     places = tuple(0 if dtype is None else id(dtype) for dtype in known)
-    called = Called(sweep.address, sweep.lanes, plan, places, first.found, first.missing)
-    call = callable_kernel(called, (sweep.owner, *known))
+    called = Called(
+        sweep.address, sweep.lanes, plan, places, where is not None, first.found, first.missing
+    )
+    call = callable_kernel(called, (sweep.owner, filter_, *known))
     if call is None or results is None:
         return call
     return _with_results(call, results, known[-1], dtypes.index(arrays[0]), len(dtypes), np)
 
 
-def plain_call(body: Body, kernel: str, columns: Sequence[Any]) -> Call | None:
-    """What answers for columns of the types of these, if they are plain."""
+def plain_call(
+    body: Body, kernel: str, where: Any, key: object, columns: Sequence[Any]
+) -> Call | None:
+    """What answers for columns of the types of these, if they and the filter are plain.
+
+    key: what such calls are known by, None for a filter that is not plain.
+    """
     loaded = numpy()
-    if loaded is None:
+    if loaded is None or key is None:
         return None
     dtypes: list[Any] = []
     for column in columns:
@@ -132,9 +161,15 @@ def plain_call(body: Body, kernel: str, columns: Sequence[Any]) -> Call | None:
         else:
             return None
     # Equal dtypes may be different objects, and code knows but one of them, which it keeps.
-    key = (kernel, *map(id, dtypes))
-    call = body.plain.get(key) or _made(body, kernel, dtypes, loaded)
+    types = (key, *map(id, dtypes))
+    call = body.plain.get(types)
+    if call is None:
+        try:
+            call = _made(body, kernel, where, dtypes, loaded)
+        except ExprError:
+            # The long way tells it.
+            return None
     if call is not None:
         # The next columns will be of the same types.
-        body.keep_plain(kernel, key, call)
+        body.keep_plain(key, types, call)
     return call

@@ -29,8 +29,8 @@ class ArrayMethods(Inspection):
     ) -> Any:
         """What the method called `kernel` gives."""
         body = self._body
-        if not named and errors is _RAISE and where is threads is out is dtype is None:
-            answer = body.over_plain(kernel, columns)
+        if not named and errors is _RAISE and threads is out is dtype is None:
+            answer = body.over_plain(kernel, columns, where)
             if answer is not NotImplemented:
                 return answer
         options = {"where": where, "threads": threads, "errors": errors, "out": out, "dtype": dtype}

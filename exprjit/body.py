@@ -88,8 +88,8 @@ class Body:
         #: What runs over arrays, by what it computes there; made when first asked for.
         #: (The formula, with which a task begins, is left out where it is this one.)
         self.sweeps: dict[tuple[object, ...], Sweep] | None = None
-        #: What answers for plain arrays: by kernel and types, and the last by kernel
-        #: (array_plain.py).
+        #: What answers for plain arrays: by kernel, filter and types, and the last by kernel and
+        #: filter (array_plain.py).
         self.plain: Mapping[object, Callable[..., Any]] = _NONE
         #: The formulas of filters, by their texts; made when first asked for.
         self.filters: dict[str, Formula] | None = None
@@ -171,14 +171,18 @@ class Body:
         answer = self.over_plain("map", columns)
         return self.over_arrays("map", columns, {}, {}) if answer is NotImplemented else answer
 
-    def over_plain(self, kernel: str, columns: Sequence[Any]) -> Any:
-        """The same as `over_arrays` without options, or NotImplemented (array_plain.py)."""
-        call = self.plain.get(kernel)
+    def over_plain(self, kernel: str, columns: Sequence[Any], where: Any = None) -> Any:
+        """The same as `over_arrays` without other options, or NotImplemented (array_plain.py)."""
+        plain, _ = _array_modules()
+        key: object = kernel
+        if where is not None:
+            key, columns = plain.filtered(kernel, where, columns)
+        call = self.plain.get(key)
         if call is not None:
             answer = call(*columns)
             if answer is not NotImplemented:
                 return answer
-        other = _array_modules()[0].plain_call(self, kernel, columns)
+        other = plain.plain_call(self, kernel, where, key, columns)
         return NotImplemented if other is None or other is call else other(*columns)
 
     def over_arrays(
@@ -205,12 +209,12 @@ class Body:
             known = self.sweeps.setdefault(key, made)
         return known
 
-    def keep_plain(self, kernel: str, types: object, call: Callable[..., Any]) -> None:
+    def keep_plain(self, key: object, types: object, call: Callable[..., Any]) -> None:
         """Remember what answers for plain arrays, of these types and first of all."""
-        if self.plain.get(kernel) is not call:
+        if self.plain.get(key) is not call:
             # Others may be looking at what is there.
             known = {} if len(self.plain) >= _MOST_SWEEPS else self.plain
-            self.plain = {**known, kernel: call, types: call}
+            self.plain = {**known, key: call, types: call}
 
     def filter(self, text: str) -> Formula:
         """The formula of a filter of rows, which has the options of this one."""

@@ -187,12 +187,78 @@ def test_generated_arguments(level: str) -> None:
         except exprjit.ExprError as error:
             return type(error), error.message, error.row
 
-    for _ in range(1_500):
-        kernel = rng.choice(KERNELS)
+    filters = [None, None, None, "x > 2", "z", exprjit.compile("y"), "x", *choices]
+    for _ in range(2_000):
+        kernel, where = rng.choice(KERNELS), rng.choice(filters)
         columns = [rng.choice(choices) for _ in range(rng.choice([2, 2, 2, 2, 1, 3]))]
         method = getattr(f, kernel)
-        wanted = outcome(method, columns, errors=RAISE)
-        assert same(outcome(method, columns), wanted), (kernel, columns)
+        wanted = outcome(method, columns, where=where, errors=RAISE)
+        assert same(outcome(method, columns, where=where), wanted), (kernel, columns, where)
+
+
+# Filters. ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_filters(level: str, kernel: str, handed_over: list[str]) -> None:
+    """As text, formula and array; also where no row counts."""
+    rng = np.random.default_rng(12)
+    f = exprjit.compile("x ^ y")
+    method = getattr(f, kernel)
+    for length in (1, 40, 3_000):
+        x, y, z = (rng.integers(-1000, 1000, length) for _ in "xyz")
+        text, more = "x > y or y > 900", "x > z"
+        for where, columns in (
+            (text, [x, y]), (exprjit.compile(text), [x, y]), (x > y, [x, y]), (x, [x, y]),
+            (more, [x, y, z]), (exprjit.compile(more), [x, y, 0]), ("x > 2000", [x, y]),
+            (y > 2000, [5, y]),
+        ):  # fmt: skip
+            try:
+                wanted, _ = method(*columns, where=where, errors="mask")
+            except exprjit.ExprValueError:
+                with pytest.raises(exprjit.ExprValueError, match="of no rows"):
+                    method(*columns, where=where)
+                continue
+            assert same(method(*columns, where=where), wanted)
+            handed_over.clear()
+            assert same(method(*columns, where=where), wanted)
+            assert handed_over == []
+
+
+@pytest.mark.parametrize("kernel", ["min", "max", "argmin", "argmax"])
+def test_the_extreme_among_rows_that_count(level: str, kernel: str) -> None:
+    """It looks as if no row counted."""
+    f, extreme = exprjit.compile("x"), MAX if kernel.endswith("min") else MIN
+    x = np.full(100, extreme)
+    for row in (0, 40, 99):
+        where = np.arange(100) >= row
+        best = getattr(f, kernel)(x, where=where)
+        assert best == (row if kernel.startswith("arg") else extreme)
+
+
+def test_filters_that_fail_and_rows_that_they_drop(level: str) -> None:
+    f, x = exprjit.compile("100 / x"), np.array([5, 0, 2, 0, 1])
+    for _ in range(3):
+        assert f.sum(x, where="x") == 20 + 50 + 100
+        with pytest.raises(ZeroDivisionError, match="in row 1"):
+            f.sum(x, where="10 / x")
+        with pytest.raises(ZeroDivisionError, match="in row 3"):
+            f.sum(x, where=np.array([1, 0, 1, 1, 1]))
+        with pytest.raises(exprjit.ExprSyntaxError):
+            f.sum(x, where="x >")
+        with pytest.raises(exprjit.ExprValueError, match="overflow"):
+            f.sum(x, where=exprjit.compile("x > 1", overflow="raise"))
+
+
+def test_formulas_of_filters_that_are_gone() -> None:
+    """Another may have its address."""
+    f, x = exprjit.compile("x"), np.arange(100)
+    for limit in range(50):
+        where = exprjit.compile(f"x > {limit}")
+        assert f.count(x + 1, where=where) == f.count(x + 1, where=where) == 100 - limit
+        del where
+        exprjit.cache_clear()
+        gc.collect()
 
 
 # What it does not answer. --------------------------------------------------------------------

@@ -29,7 +29,7 @@ def _declined(*args: object, **keywords: object) -> Any:
 def callable_kernel(called: Called, owners: tuple[object, ...]) -> Callable[..., Any] | None:
     """What calls a kernel, if there can be such an object; it gives NotImplemented at times.
 
-    owners: what keeps the kernel and the dtypes.
+    owners: what has to live as long, such as what keeps the kernel and the dtypes.
     """
     try:
         native, targets = _type(), _targets()

@@ -89,14 +89,16 @@ class Called(NamedTuple):
     """The kernel that a call runs.
 
     address, lanes: of its code.  plan: what that is for.  dtypes: the addresses of the dtypes, by
-    column and of the results if there are some; of scalar columns 0.  found, missing: the truth
-    values that `first` gives, None for the row and for None.
+    column and of the results if there are some; of scalar columns 0.  filtered: whether there may
+    be rows that do not count.  found, missing: the truth values that `first` gives, None for the
+    row and for None.
     """
 
     address: int
     lanes: int
     plan: Plan
     dtypes: tuple[int, ...]
+    filtered: bool = False
     found: bool | None = None
     missing: bool | None = None
 
@@ -397,7 +399,7 @@ class _ArrayCall:
         yield line("jcc_j", CC["ne"], self.unusual)
 
     def best(self, better: int) -> Iterator[Line]:
-        """rdi = the best value of the state's and the lanes'."""
+        """rdi = the best value of the state's and the lanes'; to `unusual` if no row may count."""
         yield line("mov_rm", RDI, self.word(State.BEST))
         if self.called.lanes:
             again = Label("lane")
@@ -408,6 +410,10 @@ class _ArrayCall:
             yield line("cmovcc_rr", better, RDI, RAX)
             yield line("dec_r", RCX)
             yield line("jcc_j", CC["ne"], again)
+        if self.called.filtered:
+            yield number(RAX, NEUTRAL[self.called.plan.kernel])
+            yield line("cmp_rr", RDI, RAX)
+            yield line("jcc_j", CC["e"], self.unusual)
 
     def best_row(self, better: int) -> Iterator[Line]:
         """rdi = the first row with the best value; to `unusual` if no row was better than none.
