@@ -42,7 +42,7 @@ class Task(NamedTuple):
     def rowwise(self) -> Rowwise:
         where = self.where if isinstance(self.where, bool) else self.where.program()
         out = ITEM_TYPES[self.plan.out]
-        return Rowwise(
+        row = Rowwise(
             self.formula.program(),
             self.plan.kernel,
             where,
@@ -51,6 +51,8 @@ class Task(NamedTuple):
             self.equals,
             self.valid,
         )
+        columns = zip(row.params, self.plan.columns, strict=True)
+        return row._replace(truths=tuple(name for name, kind in columns if kind == "bool"))
 
     def interpret(self, values: Sequence[int], returned: Sequence[int] = ()) -> int:
         """What a row gives, by the interpreter; raises the error of a row that fails.

@@ -777,3 +777,23 @@ def test_where_the_items_of_an_array_are(known: bool, monkeypatch: pytest.Monkey
     whole = np.arange(60).reshape(3, 4, 5)
     for items in (whole, whole[1:, ::2, ::-1], whole[0, 0, 4:], whole[:0], np.ma.array(whole)):
         assert numpy_fields.address(items) == items.__array_interface__["data"][0]
+
+
+@pytest.mark.parametrize("kernel", ["map", "sum", "count", "indices", "max", "all"])
+def test_bytes_of_truth_are_0_or_1(make: Callable[..., Any], kernel: str) -> None:
+    """NumPy lets others pass, as in what `frombuffer` gives; they are as good as 1."""
+    odd = np.frombuffer(bytes(range(40)) + b"\xff\x80\1\0", dtype=bool)
+    truths = np.array([byte != 0 for byte in odd.view("uint8")])
+    x = np.arange(odd.size)
+    for text in ("b", "b * x", "b == 1", "not b", "b ? x : -x", "b + 2", "10 / b", "b and x > 3"):
+        f = make(text, params=["b", "x"])
+        wanted = getattr(f, kernel)(truths, x, errors="mask")
+        found = getattr(f, kernel)(odd, x, errors="mask")
+        for one, other in zip(found, wanted, strict=True):
+            assert np.array_equal(one, other)
+        if not wanted[1].any():
+            assert np.array_equal(getattr(f, kernel)(odd, x), wanted[0])
+    f = make("x", params=["x"])
+    assert f.sum(x, where=odd) == f.sum(x, where=truths) == x[truths].sum()
+    with pytest.raises(ZeroDivisionError, match="where b - 1 = 0, in row 0"):
+        make("1 / (b - 1)").map(odd[2:])

@@ -7,7 +7,7 @@ arm holds only where the arm's guard does.  The walk is iterative, like the inte
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from ..language.ast import (
@@ -46,13 +46,23 @@ def build(
     return graph
 
 
-def add(graph: Graph, program: Program, overflow: str, guard: Node | None = None) -> Node:
+def add(
+    graph: Graph,
+    program: Program,
+    overflow: str,
+    guard: Node | None = None,
+    truths: Collection[str] = (),
+) -> Node:
     """Add `program`, whose parameters are among the graph's, and give its value.
 
-    guard: a boolean without which nothing in it fails.
+    guard: a boolean without which nothing in it fails.  truths: the parameters that are 1 to the
+    program whenever they are not 0.
     """
     builder = _Builder(program, graph, overflow)
     builder.guard = guard
+    for name in truths:
+        if name in builder.variables:
+            builder.variables[name] = builder.truth(builder.variables[name])
     for statement in program.statements:
         if isinstance(statement, Binding):
             builder.variables[statement.name] = builder.run(statement.value)

@@ -37,7 +37,8 @@ class Rowwise(NamedTuple):
     kernel: what the values are for.  low, high: the range that results have to fit.  keeps: whether
     a row that the filter drops keeps what the column of results has.  equals: `first` looks for
     this value, not for any but 0.  valid: whether a column says which rows have values; of others
-    nothing is looked at, and they do not count.
+    nothing is looked at, and they do not count.  truths: the parameters whose columns are of truth
+    values: bytes, of which some libraries let pass others than 0 and 1.
     """
 
     program: Program
@@ -48,6 +49,7 @@ class Rowwise(NamedTuple):
     keeps: bool = False
     equals: int | None = None
     valid: bool = False
+    truths: tuple[str, ...] = ()
 
     @property
     def params(self) -> tuple[str, ...]:
@@ -80,12 +82,12 @@ def build_rowwise(
     if row.valid:
         condition = graph.make("ne", graph.param(row.params.index(VALID)), 0)
     if isinstance(row.where, Program):
-        counts = graph.make("ne", add(graph, row.where, overflow, condition), 0)
+        counts = graph.make("ne", add(graph, row.where, overflow, condition, row.truths), 0)
     elif row.where:
         counts = graph.make("ne", graph.param(row.params.index(WHERE)), 0)
     if counts is not None:
         condition = counts if condition is None else graph.make("bitand", condition, counts)
-    value = add(graph, row.program, overflow, condition)
+    value = add(graph, row.program, overflow, condition, row.truths)
     if row.low > MIN or row.high < MAX:
         _check_range(graph, row, value, condition)
     graph.result = _counted(graph, row, value, condition)

@@ -21,7 +21,8 @@ def read(kind: str, address: int, row: int) -> int:
     if kind == SCALAR_COLUMN:
         return address
     found: int = c_types()[kind].from_address(address + row * ITEM_TYPES[kind].size).value
-    return found
+    # A byte of truth may be another than 0 and 1.
+    return int(found != 0) if kind == "bool" else found
 
 
 def row_values(kinds: Sequence[str], addresses: Sequence[int], row: int) -> list[int]:
