@@ -13,6 +13,7 @@ from .errors import (
     ExprError,
     ExprLimitError,
     ExprNameError,
+    ExprNoRowsError,
     ExprOverflowError,
     ExprSyntaxError,
     ExprTypeError,
@@ -24,6 +25,7 @@ from .errors import (
 from .function import Function, cache_clear, cache_info, compile, evaluate
 from .language.externs import extern
 from .language.limits import Limits
+from .runtime.memory import collect
 from .version import __version__
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "ExprError",
     "ExprLimitError",
     "ExprNameError",
+    "ExprNoRowsError",
     "ExprOverflowError",
     "ExprSyntaxError",
     "ExprTypeError",
@@ -42,6 +45,7 @@ __all__ = [
     "VerificationError",
     "cache_clear",
     "cache_info",
+    "collect",
     "compile",
     "diagnostics",
     "evaluate",

@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 ON_ERRORS: Final = ("raise", "mask")
 
 
-class NoRows(ExprValueError):
-    """The least or greatest value was asked for, and there is none."""
-
-
 class Request(NamedTuple):
     """A call, checked as far as it does not need to look at the columns.
 
@@ -69,10 +65,14 @@ def request(
     else:
         for value in (*columns, *named.values()):
             _check_computed(value)
-        if len(columns) == 1 and not named and _is_table(columns[0]):
+        if len(columns) == 1 and not named and is_table(columns[0]):
             values = table_columns(columns[0], names)
             for value in values:
                 _check_computed(value)
+            if not names and filter_ is not True:
+                # Nothing of it is looked at, but it has so many rows.
+                counts = not filter_ or filter_.interpret() != 0
+                filter_, where = True, bytes([counts]) * _length(columns[0])
         else:
             values = bind_arguments(f"{body.formula.name}.{kernel}", names, columns, named)
             for name, value in zip(names, values, strict=True):
@@ -105,7 +105,7 @@ def is_lazy(value: Any) -> bool:
     return hasattr(type(value), "__dask_graph__")
 
 
-def _is_table(value: Any) -> bool:
+def is_table(value: Any) -> bool:
     """Whether a value has columns with names: a dict or a data frame."""
     if isinstance(value, Mapping):
         return True
@@ -128,7 +128,7 @@ def _check_computed(value: Any) -> None:
 
 
 def _check_no_table(value: Any, name: str) -> None:
-    if _is_table(value):
+    if is_table(value):
         raise ExprTypeError(
             f"{argument(name)} is a table, which can only be given alone",
             hint="give the columns, or all of them in one table",
@@ -149,6 +149,13 @@ def _truths(where: Any) -> Any:
             f"not {type(where).__name__}"
         )
     return where
+
+
+def _length(table: Any) -> int:
+    """How many rows a table has; numbers in a dict are the same for all of them."""
+    if not isinstance(table, Mapping):
+        return len(table)
+    return max((len(column) for column in table.values() if is_columnar(column)), default=1)
 
 
 def table_columns(table: Any, names: Sequence[str]) -> list[Any]:

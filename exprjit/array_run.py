@@ -14,8 +14,8 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from .array_code import Task
-from .array_request import NoRows, Request, is_lazy, request
-from .errors import ExprError, ExprTypeError
+from .array_request import Request, is_lazy, request
+from .errors import ExprError, ExprNoRowsError, ExprTypeError
 from .formula import Formula
 from .ir.rowwise import NEUTRAL
 from .runtime.columns import Address, BufferRows, Column, may_be_framed
@@ -232,7 +232,7 @@ class Run:
             # No row has been better than what is before the first one; all are as good.
             row = self._first_counting()
             if row is None:
-                raise NoRows(f"{kernel}() of no rows")
+                raise ExprNoRowsError(f"{kernel}() of no rows")
         return self.answer(row if kernel.startswith("arg") else best)
 
     def _first_counting(self) -> int | None:

@@ -160,7 +160,7 @@ class ArrayMethods(Inspection):
         errors: str = "raise",
         **named: Any,
     ) -> Any:
-        """The least value: an int; ExprValueError if there are no rows.
+        """The least value: an int; ExprNoRowsError if there are no rows.
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
@@ -175,7 +175,7 @@ class ArrayMethods(Inspection):
         errors: str = "raise",
         **named: Any,
     ) -> Any:
-        """The greatest value: an int; ExprValueError if there are no rows.
+        """The greatest value: an int; ExprNoRowsError if there are no rows.
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
@@ -190,7 +190,7 @@ class ArrayMethods(Inspection):
         errors: str = "raise",
         **named: Any,
     ) -> Any:
-        """The first row with the least value: an int; ExprValueError if there are no rows.
+        """The first row with the least value: an int; ExprNoRowsError if there are no rows.
 
         columns, where, threads, errors and what is raised are as of `map`.
         """
@@ -205,7 +205,7 @@ class ArrayMethods(Inspection):
         errors: str = "raise",
         **named: Any,
     ) -> Any:
-        """The first row with the greatest value: an int; ExprValueError if there are no rows.
+        """The first row with the greatest value: an int; ExprNoRowsError if there are no rows.
 
         columns, where, threads, errors and what is raised are as of `map`.
         """

@@ -101,7 +101,7 @@ class Body:
     def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
         """Answer a call that the machine code handed over: keywords, arrays, wrong arguments."""
         formula = self.formula
-        bound = formula.bind(args, kwargs)
+        bound = self.bound(args, kwargs)
         if any(map(is_columnar, bound)):
             again = self.sweeps is not None
             answer = self.map(bound)
@@ -115,6 +115,19 @@ class Body:
             # It never gets what its "slow" field would have to answer.
             self.runner = _runner_type().new(self.code.address, None, formula.interpret)
         return self.runner(*values)
+
+    def bound(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The values of a call by parameter; a table alone stands for all of them.
+
+        Raises ExprTypeError.
+        """
+        formula = self.formula
+        if len(args) == 1 and not kwargs and not hasattr(type(args[0]), "__index__"):
+            from .array_request import is_table, table_columns
+
+            if formula.params and is_table(args[0]):
+                return table_columns(args[0], formula.params)
+        return formula.bind(args, kwargs)
 
     def _hasten(self, columns: Sequence[Any]) -> None:
         """Let arrays of NumPy, if some of these are such, be answered by the ufunc from now on.

@@ -17,8 +17,8 @@ from itertools import chain
 from math import isnan
 from typing import Any, Final
 
-from .array_request import NoRows, Request, is_lazy
-from .errors import ExprError, ExprTypeError, ExprValueError
+from .array_request import Request, is_lazy
+from .errors import ExprError, ExprNoRowsError, ExprTypeError, ExprValueError
 from .runtime.columns import argument, is_columnar
 
 #: The kernels that give a value for each row, with the type of theirs.
@@ -85,7 +85,7 @@ class _Block:
         method = getattr(self.function, self.kernel)
         try:
             return method(*columns, where=where, **self.options)
-        except NoRows:
+        except ExprNoRowsError:
             return None  # There may be some in other blocks.
         except ExprError as error:
             if error.row is None:
@@ -264,5 +264,5 @@ def _join(kernel: str, values: Sequence[Any]) -> Any:
 def _last(kernel: str, values: Sequence[Any]) -> Any:
     value = _join(kernel, values)
     if value is None:
-        raise NoRows(f"{kernel}() of no rows")
+        raise ExprNoRowsError(f"{kernel}() of no rows")
     return value

@@ -223,6 +223,10 @@ class ExprValueError(ExprError, ValueError):
     """An operand is outside what the operator is defined for, or an option is not one."""
 
 
+class ExprNoRowsError(ExprValueError):
+    """The least or greatest value of no rows was asked for."""
+
+
 class ExprLimitError(ExprError, ValueError):
     """The program is larger than the limits allow; nothing of it was run."""
 

@@ -203,7 +203,7 @@ class BufferFunction(_Plain):
         body = self._body
         formula, code = body.formula, body.code
         assert code is not None
-        bound = formula.bind(args, kwargs)
+        bound = body.bound(args, kwargs)
         if any(map(is_columnar, bound)):
             return body.map(bound)
         values = to_longs(formula.params, bound)
@@ -223,7 +223,7 @@ class VerifiedFunction(_Plain):
         body = self._body
         formula, code = body.formula, body.code
         assert code is not None
-        bound = formula.bind(args, kwargs)
+        bound = body.bound(args, kwargs)
         if any(map(is_columnar, bound)):
             return body.map(bound)
         values = to_longs(formula.params, bound)

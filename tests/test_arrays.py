@@ -495,7 +495,7 @@ def test_where(make: Callable[..., Any]) -> None:
     )
     with pytest.raises(ZeroDivisionError, match="where x = 0, in row 0"):
         f.map(x, y, where="x / x")
-    with pytest.raises(ValueError, match="of no rows"):
+    with pytest.raises(exprjit.ExprNoRowsError, match="of no rows"):
         f.max(x, y, where="0")
     assert f.argmax(np.full(9, MIN), 1, where="x < 0") == 0
     assert f.argmin(np.array([1, MAX, MAX]), 1, where="x > 1") == 1
@@ -777,6 +777,24 @@ def test_where_the_items_of_an_array_are(known: bool, monkeypatch: pytest.Monkey
     whole = np.arange(60).reshape(3, 4, 5)
     for items in (whole, whole[1:, ::2, ::-1], whole[0, 0, 4:], whole[:0], np.ma.array(whole)):
         assert numpy_fields.address(items) == items.__array_interface__["data"][0]
+
+
+def test_numbers_that_are_arrays_are_refused_in_words(make: Callable[..., Any]) -> None:
+    x, f = np.arange(3), make("x")
+    for call in (
+        lambda: exprjit.evaluate("x", {"x": x}), lambda: f.bind(x=x),
+        lambda: make("x + K", constants={"K": x}), lambda: f(np.ma.masked),
+        lambda: f(np.array(1.5)),
+    ):  # fmt: skip
+        with pytest.raises(exprjit.ExprTypeError, match="must be an integer, not"):
+            call()
+
+
+def test_truth_values_of_numpy_are_numbers(make: Callable[..., Any]) -> None:
+    f = make("x + y")
+    assert f(np.bool_(True), 5) == f(np.array(True), 5) == f(5, np.arange(3)[:2][1] > 0) == 6
+    assert f(np.arange(3), np.bool_(True)).tolist() == [1, 2, 3]
+    assert exprjit.evaluate("x", {"x": np.bool_(False)}) == 0
 
 
 @pytest.mark.parametrize("kernel", ["map", "sum", "count", "indices", "max", "all"])

@@ -445,6 +445,56 @@ def test_tables() -> None:
     assert table.append_column("total", f.map(table)).column("total").to_pylist() == [20, 60, None]
 
 
+def test_tables_are_arguments_of_calls(make: Callable[..., Any]) -> None:
+    """As of `map`; alone, they stand for all parameters, be these one or many."""
+    pa, pl, pd = pyarrow(), polars(), pandas()
+    data = {"x": [1, 2, 3], "y": [10, 20, 30]}
+    f, g = make("x + y"), make("y")
+    arrays = {name: np.array(column) for name, column in data.items()}
+    for table in (pa.table(data), pl.DataFrame(data), pd.DataFrame(data), arrays):
+        for _ in range(3):
+            assert _rows_of(f(table)) == [11, 22, 33]
+            assert _rows_of(g(table)) == [10, 20, 30]
+    assert f({"x": 3, "y": 4, "z": 5}) == 7
+    assert f({"x": arrays["x"], "y": 4}).tolist() == [5, 6, 7]
+    with pytest.raises(TypeError, match="there is no column 'y'"):
+        f({"x": 3})
+    with pytest.raises(TypeError, match="takes 0 positional arguments but 1 was given"):
+        make("5")(arrays)
+
+
+def test_the_rows_of_a_table_of_which_nothing_is_looked_at() -> None:
+    pa, pl, pd = pyarrow(), polars(), pandas()
+    data = {"name": ["a", "b", "c"], "x": [1, 2, 3]}
+    f = exprjit.compile("7")
+    tables = [
+        pa.table(data),
+        pa.table(data).to_batches()[0],
+        pl.DataFrame(data),
+        pd.DataFrame(data),
+    ]
+    for table in (*tables, {"x": np.arange(1, 4), "y": 4}):
+        assert (f.count(table), f.sum(table), list(f.map(table))) == (3, 21, [7, 7, 7])
+        assert (f.count(table, where="2 > 1"), f.count(table, where="1 > 2")) == (3, 0)
+        assert f.count(table, where="x > 1") == 2
+        assert f.count(table, where=np.array([1, 0, 1])) == 2
+    assert f.count(pd.DataFrame({"x": []})) == 0
+    assert f.count({"x": 4}) == f.count() == 1
+    with pytest.raises(ZeroDivisionError):
+        f.count(pa.table(data), where="1 / 0")
+
+
+def test_arrays_of_pandas_without_an_index() -> None:
+    pd = pandas()
+    f = exprjit.compile("x * 2")
+    for kind in ("Int64", "UInt8"):
+        column = pd.array([1, None, 3], dtype=kind)
+        assert _rows_of(f(column)) == [2, None, 6]
+        assert f.sum(column) == 8
+    with pytest.raises(TypeError, match="not floats"):
+        f(pd.array([1.5, None]))
+
+
 def test_a_frame_whose_columns_are_not_contiguous() -> None:
     pd = pandas()
     frame = pd.DataFrame(np.arange(3000).reshape(1000, 3), columns=["x", "y", "z"], copy=False)

@@ -698,3 +698,21 @@ assert used() == base
 """,
         EXPRJIT_MEMORY=policy,
     )
+
+
+@policies
+def test_dead_code_can_be_erased_at_once(run: Any, policy: str) -> None:
+    run(
+        """
+exprjit.collect()
+f = exprjit.compile("x * 12345 + 678")
+before = memory.statistics().used
+exprjit.cache_clear()
+del f
+gc.collect()
+assert exprjit.collect() >= 1
+assert memory.statistics().used < before
+assert exprjit.collect() == 0
+""",
+        EXPRJIT_MEMORY=policy,
+    )

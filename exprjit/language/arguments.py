@@ -6,6 +6,7 @@ with the same parameters would have.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from operator import index
 from typing import Any
@@ -17,18 +18,40 @@ from .operators import LONG, MAX, MIN
 def to_long(value: Any, what: str) -> int:
     """`value` as an int of 64 bits; `what` names it in errors.
 
-    Takes ints, bools and anything with `__index__`, whose own exceptions pass through.
+    Takes ints, bools, also NumPy's, and all that have `__index__`, whose exceptions pass through.
     Raises ExprTypeError for anything else and ExprOverflowError for what does not fit.
     """
     if type(value) is not int:
-        if not hasattr(type(value), "__index__"):
-            raise ExprTypeError(f"{what} must be an integer, not {type(value).__name__}")
-        value = int(index(value))
+        value = int(bool(value)) if _is_truth(value) else _int(value, what)
     if not LONG.fits(value):
         bits = value.bit_length()
         shown = str(value) if bits < 200 else f"an int of {bits:,} bits"
         raise ExprOverflowError(f"{what} does not fit a 64-bit long: {shown}")
     return value  # type: ignore[no-any-return]
+
+
+def _int(value: Any, what: str) -> int:
+    """The int that a value is."""
+    refused = ExprTypeError(f"{what} must be an integer, not {type(value).__name__}")
+    if not hasattr(type(value), "__index__"):
+        raise refused
+    try:
+        return int(index(value))
+    except TypeError:
+        if hasattr(value, "__array__"):
+            # All arrays have the method, and refuse with words about subscripts.
+            raise refused from None
+        raise
+
+
+def _is_truth(value: Any) -> bool:
+    """Whether a value is one of NumPy's bools, or an array without dimensions of one."""
+    loaded = sys.modules.get("numpy")
+    if loaded is None or isinstance(value, int):
+        return False
+    if isinstance(value, loaded.bool_):
+        return True
+    return isinstance(value, loaded.ndarray) and value.shape == () and value.dtype.kind == "b"
 
 
 def bind_arguments(

@@ -151,6 +151,8 @@ def library_of(value: object) -> Library | None:
     kind = type(value)
     if not may_be_framed(value):
         return None  # Such as a Series of a Polars that does not speak Arrow's interface yet.
+    if _is_extension_array(value):
+        return PANDAS
     for name, library in (("pandas", PANDAS), ("polars", POLARS)):
         module = sys.modules.get(name)
         if module is not None and isinstance(value, getattr(module, "Series", ())):
@@ -159,6 +161,21 @@ def library_of(value: object) -> Library | None:
         # Tables have the latter too; what else they can be taken for, they are.
         return None if hasattr(kind, "columns") else ARROW
     return None
+
+
+def _is_extension_array(value: object) -> bool:
+    """Whether a value is what is in a Series of pandas, without its index."""
+    module = sys.modules.get("pandas.api.extensions")
+    return module is not None and isinstance(value, module.ExtensionArray)
+
+
+def _in_series(value: Any) -> Any:
+    """The same in a Series, if it is such an array."""
+    if not _is_extension_array(value):
+        return value
+    import pandas as pd
+
+    return pd.Series(value, copy=False)
 
 
 # All columns together. -----------------------------------------------------------------------
@@ -172,6 +189,7 @@ class Frame:
     """
 
     def __init__(self, names: Sequence[str], values: Sequence[Any]) -> None:
+        values = [_in_series(value) for value in values]
         libraries = [library_of(value) for value in values]
         #: The library that results are of, and the columns of it.
         self.library = next(library for library in libraries if library is not None)
