@@ -27,7 +27,8 @@ _CHECK: Final = 4
 _MOST: Final = 200
 
 
-def _cost(node: Node) -> int:
+def table_cost(node: Node) -> int:
+    """What the operator table says of a node."""
     row = OPERATORS.get(node.op)
     return 0 if row is None else row.cost
 
@@ -35,11 +36,14 @@ def _cost(node: Node) -> int:
 class Arms:
     """Finds what only one arm needs, in a graph whose live nodes are `nodes`."""
 
-    def __init__(self, graph: Graph, nodes: Iterable[Node]) -> None:
+    def __init__(
+        self, graph: Graph, nodes: Iterable[Node], cost: Callable[[Node], int] = table_cost
+    ) -> None:
+        self.cost = cost
         self.uses: dict[Node, int] = {}
         total = _CHECK * len(graph.bails)
         for node in nodes:
-            total += _cost(node)
+            total += cost(node)
             for arg in node.args:
                 self.uses[arg] = self.uses.get(arg, 0) + 1
         for root in (graph.result, *(bail.condition for bail in graph.bails), *graph.effects):
@@ -68,7 +72,7 @@ class Arms:
             if inside[node] != self.uses[node] or not is_movable or asked(node):
                 continue
             found.append(node)
-            cost += _cost(node)
+            cost += self.cost(node)
             for arg in node.args:
                 seen = inside.get(arg, 0)
                 inside[arg] = seen + 1

@@ -139,6 +139,7 @@ def _select(s: Lanes, node: Node, register: int) -> None:
         s.emit("vpandn256_xxx", register, mask, s.value(otherwise))
     else:
         s.emit("vblendvpd256_xxxx", register, s.value(otherwise), s.value(then), mask)
+    s.skip(mask, then, otherwise)
 
 
 def _smaller(s: Lanes, node: Node, register: int) -> None:

@@ -9,8 +9,9 @@ from .assembler import Label, Line, line
 from .avx2 import AVX2
 from .avx2_products import shift_right
 from .lane_alloc import YMM
-from .lane_ends import ACCUMULATORS, KEPT, OUT, SPARE, TEMPORARY, Needs, joined
-from .lanes import Here, NoLanes, Op, op
+from .lane_code import Here, Op, op
+from .lane_ends import ACCUMULATORS, KEPT, OUT, SPARE, TEMPORARY, Needs, joined, taken
+from .lanes import NoLanes
 from .registers import CC, RAX, Mem
 from .rows import ROW, Plan
 from .vectors import VECTORS
@@ -58,6 +59,19 @@ class Avx2Ends:
             op("vmovmskpd256_rx", TEMPORARY, seen),
             op("test32_rr", TEMPORARY, TEMPORARY),
             op("jcc_j", CC["ne"], away),
+        ]
+
+    def skip(
+        self, masks: list[list[int]], holds: tuple[bool, ...], s: Needs, end: Label
+    ) -> list[Op]:
+        code: list[Op] = []
+        logic = ("vpand256_xxx", "vpor256_xxx", "vpandn256_xxx")
+        mask, is_set = taken(logic, masks, holds, s, code)
+        return [
+            *code,
+            op("vmovmskpd256_rx", TEMPORARY, mask),
+            op("cmp32_ri", TEMPORARY, 0 if is_set else 0b1111),
+            op("jcc_j", CC["e"], end),
         ]
 
     def end(self, plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:

@@ -8,7 +8,8 @@ from typing import Final
 from ..ir.graph import CONST, Node
 from ..language.operators import LONG
 from .lane_arithmetic import Keys, constant_power, upper_half
-from .lanes import Lanes, Lowering, Op, op
+from .lane_code import Op, op
+from .lanes import Lanes, Lowering
 
 KEYS: Final = Keys(
     add="vpaddq256_xxx",

@@ -175,6 +175,7 @@ def _select(s: Lanes, node: Node, register: int) -> None:
     else:
         mask = s.mask(condition)
         s.emit("vpblendmq512_xkxx", register, mask, s.value(otherwise), s.value(then))
+    s.skip(s.mask(condition), then, otherwise)
 
 
 VALUES["select"] = _select

@@ -8,8 +8,8 @@ from typing import Any, Final
 from .assembler import Label, Line, line
 from .avx512 import AVX512
 from .lane_alloc import ZMM
-from .lane_ends import ACCUMULATORS, KEPT, OUT, SPARE, TEMPORARY, Needs, joined
-from .lanes import Here, Op, op
+from .lane_code import Here, Op, op
+from .lane_ends import ACCUMULATORS, KEPT, OUT, SPARE, TEMPORARY, Needs, joined, taken
 from .registers import CC, RAX, RCX, Mem
 from .rows import ROW, STOP, Plan
 from .vectors import VECTORS
@@ -84,6 +84,15 @@ class Avx512Ends:
             code.append(op("kandb_kkk", alive, mask, LIVE))
             mask = alive
         return [*code, *self._leave(mask, away)]
+
+    def skip(
+        self, masks: list[list[int]], holds: tuple[bool, ...], s: Needs, end: Label
+    ) -> list[Op]:
+        code: list[Op] = []
+        mask, is_set = taken(("kandb_kkk", "korb_kkk", "kandnb_kkk"), masks, holds, s, code)
+        # The carry says that all bits are set.
+        condition = CC["e"] if is_set else CC["b"]
+        return [*code, op("kortestb_kk", mask, mask), op("jcc_j", condition, end)]
 
     def end(self, plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
         if plan.kernel == "indices" and len(results) > 1 and self.compresses_bytes:

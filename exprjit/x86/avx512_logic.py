@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from typing import Final, NamedTuple
 
-from .lanes import Op, op, read, written
+from .lane_code import Op, op, read, written
 
 _OPERATORS: Final[dict[str, Callable[[int, int], int]]] = {
     "vpandq512_xxx": lambda a, b: a & b,

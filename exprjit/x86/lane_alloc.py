@@ -1,8 +1,9 @@
 """Lane code to physical vector and mask registers: linear scan, forwards.
 
-The code runs straight on but for branches that leave it. What is the same for all rows has its home
-before it, a register or a place in memory; what leaves its register for lack of them is stored
-then, and loaded again before its next use. The value that is used last goes (Belady's rule).
+The code runs straight on but for branches that leave it, or go around an arm. What is the same for
+all rows has its home before it, a register or a place in memory; what leaves its register for lack
+of them is stored then, and loaded again before its next use. The value that is used last goes
+(Belady's rule). Behind an arm all is where it was before it, as it may not have been done.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .assembler import Line
 from .assembler import place as at
 from .by_lane import ByLane
 from .instructions import Instruction
-from .lanes import FIRST_LANE, Here, Op, operands, read, written
+from .lane_code import FIRST_LANE, Arm, Here, Op, Skip, operands, read, written
 from .registers import Mem
 from .vectors import VECTORS
 
@@ -69,8 +70,12 @@ class _Class:
         self.slot: dict[int, Mem] = {}
 
 
+class Crowded(Exception):
+    """There are too few registers to have an arm that can be skipped."""
+
+
 class LaneAllocator:
-    """Gives registers to one piece of straight code."""
+    """Gives registers to one piece of code; raises Crowded."""
 
     def __init__(
         self,
@@ -92,6 +97,8 @@ class LaneAllocator:
                 self.uses.setdefault(value, []).append(position)
         self.lines: list[Line] = []
         self.cold: list[Line] = []
+        #: By arm that has begun: what was in registers before it, and what it has loaded.
+        self.arms: list[tuple[set[int], set[int]]] = []
 
     def run(self) -> list[Line]:
         """The code in place; what is out of the way is in `cold`."""
@@ -104,6 +111,13 @@ class LaneAllocator:
     def _instruction(self, position: int, item: Op) -> None:
         if isinstance(item.instruction, Here):
             self.lines.append(at(item.instruction.label))
+            if item.instruction.ends_arm:
+                _, loaded = self.arms.pop()
+                for value in loaded:
+                    self._drop(value)
+            return
+        if isinstance(item.instruction, Arm):
+            self.arms.append(({v for of in self.classes.values() for v in of.location}, set()))
             return
         sources = read(item)
         for value in dict.fromkeys(sources):
@@ -143,7 +157,7 @@ class LaneAllocator:
     def _read(self, item: Op, sources: list[int]) -> tuple[Instruction | ByLane, list[Any]]:
         """The instruction with its sources in registers, or the last one in memory."""
         instruction, physical = item.instruction, list(item.operands)
-        assert not isinstance(instruction, Here)
+        assert not isinstance(instruction, Here | Skip | Arm)
         last = _from_memory(instruction) if isinstance(instruction, Instruction) else None
         for place, (kind, role) in enumerate(
             zip(instruction.kinds, instruction.roles, strict=True)
@@ -197,6 +211,8 @@ class LaneAllocator:
         candidates = [value for value in of.location if value not in pinned]
         assert candidates, "an instruction needs more vector registers than there are"
         value = max(candidates, key=lambda v: self.uses[v][-1] if self.uses.get(v) else _NEVER)
+        if self.arms and value in self.arms[-1][0]:
+            raise Crowded
         register = of.location.pop(value)
         if value not in self.homes and value not in of.slot:
             of.slot[value] = self.slots.new()
@@ -209,6 +225,8 @@ class LaneAllocator:
         if register is not None:
             return register
         register = self._take(value, kind, pinned)
+        if self.arms:
+            self.arms[-1][1].add(value)
         home = self.homes.get(value)
         source = of.slot[value] if home is None else home
         self.lines.append((VECTORS[of.storage.load], (register, source), None))

@@ -14,8 +14,9 @@ from ..ir.magnitudes import Small
 from ..ir.rowwise import PREDICATES
 from ..ir.schedule import schedule
 from .assembler import Label, Line, line
+from .lane_code import SHARED, Copies, Op, op, operands
 from .lane_ends import OUT, POINTERS, SPARE, Ends, Needs
-from .lanes import SHARED, Copies, LaneBlock, Lanes, Op, op, operands
+from .lanes import LaneBlock, Lanes
 from .registers import Mem
 from .rows import ITEM_TYPES, ROW, SCALAR_COLUMN, Plan, State, word
 
@@ -40,8 +41,9 @@ class Exits(NamedTuple):
 class Bodies:
     """Makes them."""
 
-    def __init__(self, plan: Plan, ends: Ends, features: frozenset[str]) -> None:
+    def __init__(self, plan: Plan, ends: Ends, features: frozenset[str], skips: bool) -> None:
         self.plan = plan
+        self.skips = skips
         self.ends = ends
         self.isa = ends.isa
         self.features = features
@@ -54,7 +56,8 @@ class Bodies:
         """The code for one vector; raises NoLanes."""
         schedule(graph)
         scalars = [p for p, kind in enumerate(self.plan.columns) if kind == SCALAR_COLUMN]
-        return Lanes(graph, self.isa, scalars, self.features).run(self.plan.kernel in PREDICATES)
+        lanes = Lanes(graph, self.isa, scalars, self.features, self.skips)
+        return lanes.run(self.plan.kernel in PREDICATES)
 
     def invariant(self, *form: Any) -> int:
         """The register of an invariant, the same in all bodies."""
@@ -90,7 +93,10 @@ class Bodies:
     ) -> Body:
         """The code for some vectors: loads, checks, the formula, and what becomes of it."""
         ends = self.ends
-        copies = Copies(turns, block.registers)
+        copies = Copies(
+            turns, block.registers, lambda masks, holds, end: ends.skip(masks, holds, needs, end)
+        )
+        needs = Needs(copies.new, self.invariant, self.accumulators)
         code: list[Op] = []
         params = dict(block.params)
         for position in () if small is None else small.positions:
@@ -105,7 +111,6 @@ class Bodies:
             for turn in range(turns):
                 home = Mem(base, ROW, size, turn * self.isa.lanes * size)
                 code += ends.load(kind, copies.of(register, turn), home, live)
-        needs = Needs(copies.new, self.invariant, self.accumulators)
         if small is not None:
             values = []
             for position in small.positions:

@@ -10,7 +10,8 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from .assembler import Label, Line
 from .lane_alloc import Storage
-from .lanes import Isa, Op, op
+from .lane_code import Op, op
+from .lanes import Isa
 from .registers import R8, R9, R10, R11, R14, RAX, RCX, Mem
 from .rows import Plan
 
@@ -45,6 +46,35 @@ def joined(key: str, values: list[int], s: Needs, code: list[Op]) -> int:
     return values[0]
 
 
+def taken(
+    logic: tuple[str, str, str],
+    masks: list[list[int]],
+    holds: tuple[bool, ...],
+    s: Needs,
+    code: list[Op],
+) -> tuple[int, bool]:
+    """A mask that tells whether a row takes an arm, and if it is set where it does.
+
+    Else it is set where no row does; arguments are as of `Ends.skip`.  logic: the keys of and, or,
+    and of that which takes one mask out of another.
+    """
+    both, either, without = logic
+    found = []
+    for of_vector in masks:
+        pairs = list(zip(of_vector, holds, strict=True))
+        must = [mask for mask, set_ in pairs if set_]
+        must_not = [mask for mask, set_ in pairs if not set_]
+        mask = joined(either, must_not, s, code) if must_not else None
+        if must:
+            mask, others = joined(both, must, s, code), mask
+            if others is not None:
+                all_, mask = mask, s.new()
+                code.append(op(without, mask, others, all_))
+        assert mask is not None
+        found.append(mask)
+    return joined(either if any(holds) else both, found, s, code), any(holds)
+
+
 class Ends(Protocol):
     """What an instruction set does at both ends of a formula (avx512_ends.py, avx2_ends.py)."""
 
@@ -67,6 +97,11 @@ class Ends(Protocol):
         self, bails: list[int], signs: list[int], s: Needs, live: bool, away: Label
     ) -> list[Op]:
         """Leave if a row may fail."""
+
+    def skip(
+        self, masks: list[list[int]], holds: tuple[bool, ...], s: Needs, end: Label
+    ) -> list[Op]:
+        """Go to `end` if in no row all masks, given by vector, are as `holds` says."""
 
     def end(self, plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
         """What becomes of the results of a block."""

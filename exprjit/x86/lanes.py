@@ -12,19 +12,16 @@ taken one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any, Final, NamedTuple
 
 from ..ir.graph import CALL, CALL_IF, CONST, PARAM, Graph, Node
+from .arms import Arms, table_cost
 from .assembler import Label
 from .by_lane import ByLane
-from .instructions import INSTRUCTIONS, Instruction
+from .instructions import Instruction
+from .lane_code import FIRST_LANE, Here, Op, Skip, read, written
 from .vectors import VECTORS
-
-#: Virtual registers are numbered from here; what is below is a physical one.
-FIRST_LANE: Final = 32
-#: From here on they are what is the same for all rows.
-SHARED: Final = 1 << 20
 
 
 class Form(NamedTuple):
@@ -39,62 +36,8 @@ class Form(NamedTuple):
 Invariant = tuple[Any, ...]
 
 
-class Here:
-    """A place in lane code that is branched to from before it, with nothing alive."""
-
-    __slots__ = ("label",)
-
-    key = "here"
-    kinds: tuple[str, ...] = ()
-    roles: tuple[str, ...] = ()
-
-    def __init__(self, label: Label) -> None:
-        self.label = label
-
-
-class Op(NamedTuple):
-    """An instruction over virtual vector and mask registers, written once each.
-
-    operands: in Intel order; memory is addressed by physical registers.  tied: for the operand
-    with the role "rw", which is written here, the register that is read.
-    """
-
-    instruction: Instruction | Here | ByLane
-    operands: tuple[Any, ...]
-    tied: int | None
-    tag: object
-
-
 class NoLanes(Exception):
     """The formula has what cannot be computed in lanes; the text is the operator."""
-
-
-def op(key: str, *operands: Any, tied: int | None = None, tag: object = None) -> Op:
-    """An instruction of either table by its key."""
-    return Op(INSTRUCTIONS.get(key) or VECTORS[key], operands, tied, tag)
-
-
-def written(op: Op) -> int | None:
-    """The virtual register that an instruction writes, if it does."""
-    for kind, role, operand in operands(op):
-        if role in ("w", "rw") and kind in "xk":
-            return operand  # type: ignore[no-any-return]
-    return None
-
-
-def operands(op: Op) -> list[tuple[str, str, Any]]:
-    """The operands of an instruction, each with its kind and its role."""
-    instruction = op.instruction
-    return list(zip(instruction.kinds, instruction.roles, op.operands, strict=True))
-
-
-def read(op: Op) -> list[int]:
-    """The virtual registers that an instruction reads."""
-    found = [] if op.tied is None else [op.tied]
-    for kind, role, operand in operands(op):
-        if role == "r" and kind in "xkz" and operand >= FIRST_LANE:
-            found.append(operand)
-    return found
 
 
 class LaneBlock(NamedTuple):
@@ -143,6 +86,28 @@ class Isa(NamedTuple):
     polish: Callable[[list[Op], Collection[int], int | None], list[Op]]
 
 
+class _Walk:
+    """A walk over the nodes that only an arm needs, last first.
+
+    root: the value of the arm.  choices: the masks of the choices that lead there, each with
+    whether rows take the arm where it is set; the innermost first.
+    """
+
+    def __init__(self, root: Node, choices: list[tuple[int, bool]]) -> None:
+        self.root = root
+        self.choices = choices
+        self.label = Label("behind the arm")
+        #: Found when the walk begins.
+        self.nodes: Iterator[Node] | None = None
+
+
+#: What operations cost by constants, unless numbers are great; and which.
+_BY_CONSTANT: Final = 5
+_BY_CONSTANTS: Final = ("div", "rem", "floordiv", "floormod", "udiv", "umod", "pow")
+
+#: So many choices are looked at to see whether rows take an arm.
+_CHOICES: Final = 3
+
 #: The operators on booleans that are the same on masks.
 _LOGIC: Final = ("bitand", "bitor", "bitxor")
 
@@ -151,7 +116,12 @@ class Lanes:
     """The walk's state, and what lowerings may ask for."""
 
     def __init__(
-        self, graph: Graph, isa: Isa, scalars: Iterable[int], features: frozenset[str]
+        self,
+        graph: Graph,
+        isa: Isa,
+        scalars: Iterable[int],
+        features: frozenset[str],
+        skips: bool = True,
     ) -> None:
         self.graph = graph
         self.isa = isa
@@ -172,9 +142,23 @@ class Lanes:
             for arg in node.args:
                 self.uses[arg] = self.uses.get(arg, 0) + 1
         self.tag: object = None
+        #: What only arms need, unless arms are not to be skipped; how often nodes were asked for;
+        #: the walks over arms that are to come, and those that are on their way.
+        self.arms = Arms(graph, self.nodes, self._cost) if skips else None
+        self._asks: dict[Node, int] = {}
+        self._next: list[_Walk] = []
+        self._walks: list[_Walk] = []
         self._count = FIRST_LANE
         self._group: list[Op] = []
         self._groups: list[list[Op]] = []
+
+    def _cost(self, node: Node) -> int:
+        """What a node costs in lanes: by constants, some instructions do for what is dear else."""
+        if node.op in _BY_CONSTANTS and node.args[1].op is CONST:
+            power_of_two = node.args[1].value.bit_count() == 1
+            if node.op == "pow" or power_of_two or not self.isa.wide(node):
+                return _BY_CONSTANT
+        return table_cost(node)
 
     def new(self) -> int:
         """A fresh virtual register."""
@@ -198,6 +182,7 @@ class Lanes:
             return self.constant(node.value)
         if node.op is PARAM and node.value in self.scalars:
             return self.invariant("scalar", node.value)
+        self._asks[node] = self._asks.get(node, 0) + 1
         register = self.values.get(node)
         if register is None:
             register = self.values[node] = self.new()
@@ -205,6 +190,7 @@ class Lanes:
 
     def mask(self, node: Node) -> int:
         """The register that will hold as a mask whether a node is not 0."""
+        self._asks[node] = self._asks.get(node, 0) + 1
         register = self.masks.get(node)
         if register is None:
             register = self.masks[node] = self.new()
@@ -226,6 +212,16 @@ class Lanes:
         """Compute what there are no instructions on vectors for."""
         self._group.append(Op(ByLane(operator), (register, *sources), None, self.tag))
 
+    def skip(self, mask: int, then: Node, otherwise: Node) -> None:
+        """Branch around the arms of a choice where no row takes them, if they are dear.
+
+        The lowering of a choice says so when it has asked for both values.
+        """
+        if self.arms is not None and self.arms.possible:
+            outer = self._walks[-1].choices if self._walks else []
+            for root, holds in ((then, True), (otherwise, False)):
+                self._next.append(_Walk(root, [(mask, holds), *outer][:_CHOICES]))
+
     def find(self, op: str, *args: Node) -> Node | None:
         """The node for ``op(args)`` if it is computed at all."""
         node = self.graph.find(op, *args)
@@ -240,10 +236,9 @@ class Lanes:
         result = self.mask(graph.result) if as_mask else self.value(graph.result)
         bails, signs = self._bails()
         for node in reversed(self.nodes):
-            self.tag = node.span
-            self._lower(node)
-            self.done.add(node)
-            self._close()
+            self._step(node)
+            while self._walks:
+                self._go_on(self._walks[-1])
         code = [op for group in reversed(self._groups) for op in group]
         ones = self.invariants.get(("const", (1 << 64) - 1))
         code = self.isa.polish(code, {result, *bails, *signs}, ones)
@@ -255,6 +250,43 @@ class Lanes:
         return LaneBlock(
             inner, hoisted, params, self.invariants, value, mask, bails, signs, self._count
         )
+
+    def _step(self, node: Node) -> None:
+        """Emit a node, unless it has been in an arm."""
+        if node in self.done:
+            return
+        self.tag = node.span
+        self._lower(node)
+        self.done.add(node)
+        self._close()
+        # The arms come before what chooses between them.
+        self._walks += self._next
+        self._next = []
+
+    def _go_on(self, walk: _Walk) -> None:
+        """Emit the next node of an arm, its end if it is about to begin, or its beginning."""
+        if walk.nodes is None:
+            assert self.arms is not None
+            nodes = self.arms.find(walk.root, [], lambda node: self._is_shared(node, walk.root))
+            if nodes is None:
+                self._walks.pop()
+                return
+            walk.nodes = iter(nodes)
+            self._group.append(Op(Here(walk.label, ends_arm=True), (), None, None))
+            self._close()
+        node = next(walk.nodes, None)
+        if node is not None:
+            self._step(node)
+            return
+        self._walks.pop()
+        kind = "k" if self.isa.mask_registers else "x"
+        masks, holds = zip(*walk.choices, strict=True)
+        self._group.append(Op(Skip(walk.label, holds, kind), masks, None, None))
+        self._close()
+
+    def _is_shared(self, node: Node, root: Node) -> bool:
+        """Whether somebody beside the choice needs a node of the arm of the value `root`."""
+        return self._asks.get(node, 0) > (node is root)
 
     def _bails(self) -> tuple[list[int], list[int]]:
         bails, signs = [], []
@@ -337,62 +369,3 @@ def _is_vector(op: Op) -> bool:
     return isinstance(op.instruction, Instruction) and all(
         kind in "xi" for kind in op.instruction.kinds
     )
-
-
-# Unrolling. ----------------------------------------------------------------------------------
-
-
-class Copies:
-    """The registers of code that is repeated for several vectors of rows.
-
-    Those from `SHARED` on are the same for all.  times: how many vectors.  count: how many
-    registers there are so far.
-    """
-
-    def __init__(self, times: int, count: int) -> None:
-        self.times = times
-        self._count = count
-        self._names: list[dict[int, int]] = [{} for _ in range(times)]
-
-    def new(self) -> int:
-        """A fresh register."""
-        self._count += 1
-        return self._count - 1
-
-    def of(self, register: int, turn: int) -> int:
-        """What a register is for a vector."""
-        if register < FIRST_LANE or register >= SHARED:
-            return register
-        name = self._names[turn].get(register)
-        if name is None:
-            name = self._names[turn][register] = self.new()
-        return name
-
-    def repeated(self, code: list[Op]) -> list[Op]:
-        """The code, each instruction for all vectors before the next."""
-        found = []
-        for item in code:
-            parts = operands(item)
-            for turn in range(self.times):
-                renamed = tuple(self.of(o, turn) if kind in "xkz" else o for kind, _, o in parts)
-                tied = None if item.tied is None else self.of(item.tied, turn)
-                found.append(item._replace(operands=renamed, tied=tied))
-        return found
-
-
-def pressure(code: list[Op], alive: Iterable[int] = (), kinds: str = "x") -> int:
-    """How many registers are alive at once at most, vectors or masks; `alive` are at the end."""
-    live = set(alive)
-    most = len(live)
-    for item in reversed(code):
-        to = written(item)
-        if to is not None:
-            live.discard(to)
-        reads = operands(item)
-        live.update(
-            o for kind, role, o in reads if kind in kinds and role == "r" and o >= FIRST_LANE
-        )
-        if item.tied is not None and "x" in kinds:
-            live.add(item.tied)
-        most = max(most, len(live))
-    return most
