@@ -51,7 +51,10 @@ def pytest_report_header() -> str:
 
 
 #: The tests that ask for many collections.
-COLLECTING = {"test_function", "test_lifetime", "test_memory", "test_pycall", "test_threads"}
+COLLECTING = {
+    "test_array_calls", "test_function", "test_lifetime", "test_memory", "test_pycall",
+    "test_threads",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -32,7 +32,11 @@ KERNELS = sorted(METHODS)
 RAISE = "".join(["ra", "ise"])
 
 
-@pytest.fixture(params=["scalar", "avx2", "avx512"])
+#: What a Python has to do with it is the same on all levels.
+LEVELS = [pytest.param(name, marks=pytest.mark.slow) for name in ("scalar", "avx2")]
+
+
+@pytest.fixture(params=[*LEVELS, "avx512"])
 def level(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("EXPRJIT_CPU", request.param)
     try:

@@ -10,12 +10,15 @@ from children import needs_code
 
 import exprjit
 from exprjit.runtime import cpu
-from exprjit.x86 import lane_alloc, lane_loop
+from exprjit.x86.avx2_ends import Avx2Ends
+from exprjit.x86.avx512_ends import Avx512Ends
+from exprjit.x86.lane_alloc import LaneAllocator
+from exprjit.x86.lane_bodies import Bodies
 from exprjit.x86.lane_code import Skip
-from exprjit.x86.lane_loop import Bodies
 
 np = pytest.importorskip("numpy")
-pytestmark = needs_code
+# What a Python has to do with lanes is in test_arrays.py.
+pytestmark = [needs_code, pytest.mark.slow]
 
 LEVELS = [
     level
@@ -167,33 +170,41 @@ def expression(rng: random.Random, depth: int) -> str:
     return f"{part()} {rng.choice('+-*&^')} {part()}"
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_generated_programs(level: str, seed: int) -> None:
+@pytest.mark.parametrize("few", [False, True], ids=["all registers", "few registers"])
+@pytest.mark.parametrize("seed", range(40))
+def test_generated_programs(
+    level: str, seed: int, few: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if few:
+        for ends in (Avx512Ends, Avx2Ends):
+            isa = ends.isa._replace(vectors=ends.isa.vectors[:9])
+            monkeypatch.setattr(ends, "isa", isa._replace(mask_registers=isa.mask_registers[:3]))
+        # What was made with all of them is not to be found again.
+        exprjit.cache_clear()
     rng = random.Random(seed)
     data = columns(3, rng, *rng.choice([(-300, 300), (0, 5), (-(2**63), 2**63 - 1)]))
     check(expression(rng, 5), data, rng.choice(["wrap", "raise"]))
 
 
 def test_where_registers_are_few(level: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Arms that cannot be skipped since values would have to leave their registers."""
-    crowded = []
-    rows = lane_loop._lane_rows
+    """What leaves its register in an arm, and is needed behind it, is stored before the arm."""
+    stored = []
+    store = LaneAllocator._store
 
-    def noting(*given: Any) -> Any:
-        try:
-            return rows(*given)
-        except lane_alloc.Crowded:
-            crowded.append(given[-1])
-            raise
+    def noting(self: LaneAllocator, value: int, item: Any) -> None:
+        stored.append([value in arm.before for arm in self.arms])
+        store(self, value, item)
 
-    monkeypatch.setattr(lane_loop, "_lane_rows", noting)
+    monkeypatch.setattr(LaneAllocator, "_store", noting)
     terms = " + ".join(f"(x * {n} ^ y >> {n})" for n in range(3, 40))
     kept = "; ".join(f"a{n} = x * {n} + (y >> {n})" for n in range(1, 40))
-    sums = " + ".join(f"a{n}" for n in range(1, 40))
-    source = f"{kept}; (x > 0 ? gcd({terms}, y) : z) + ({sums}) ** 2"
-    check(source, columns(3, random.Random(5)))
-    assert crowded == [True] * len(crowded)
-    assert crowded
+    sums = " + ".join(f"a{n} * {n}" for n in range(1, 40))
+    for arm in (f"gcd({terms}, y)", f"z > 5 ? gcd({terms}, y) : {terms}",
+                f"z > 5 ? gcd(z, 77) : gcd({terms}, y ? gcd({terms}, x) : 3)"):  # fmt: skip
+        source = f"{kept}; (x > 0 ? {arm} : z) + ({sums}) ** 2"
+        check(source, columns(3, random.Random(5)))
+    assert [True] in stored
+    assert [True, True] in stored
 
 
 def test_deep_chains(level: str) -> None:

@@ -3,7 +3,8 @@
 The code runs straight on but for branches that leave it, or go around an arm. What is the same for
 all rows has its home before it, a register or a place in memory; what leaves its register for lack
 of them is stored then, and loaded again before its next use. The value that is used last goes
-(Belady's rule). Behind an arm all is where it was before it, as it may not have been done.
+(Belady's rule). An arm may not be done: so behind it, what was in a register before it is there, or
+was stored before it; and what the arm has loaded is not.
 """
 
 from __future__ import annotations
@@ -70,12 +71,21 @@ class _Class:
         self.slot: dict[int, Mem] = {}
 
 
-class Crowded(Exception):
-    """There are too few registers to have an arm that can be skipped."""
+class _Arm:
+    """An arm that has begun.
+
+    branch: where in the lines the branch around it is.  before: what was in registers there.
+    loaded: what has been loaded since.
+    """
+
+    def __init__(self, branch: int, before: frozenset[int]) -> None:
+        self.branch = branch
+        self.before = before
+        self.loaded: set[int] = set()
 
 
 class LaneAllocator:
-    """Gives registers to one piece of code; raises Crowded."""
+    """Gives registers to one piece of code."""
 
     def __init__(
         self,
@@ -97,8 +107,8 @@ class LaneAllocator:
                 self.uses.setdefault(value, []).append(position)
         self.lines: list[Line] = []
         self.cold: list[Line] = []
-        #: By arm that has begun: what was in registers before it, and what it has loaded.
-        self.arms: list[tuple[set[int], set[int]]] = []
+        #: The arms that have begun and not ended, the outermost first.
+        self.arms: list[_Arm] = []
 
     def run(self) -> list[Line]:
         """The code in place; what is out of the way is in `cold`."""
@@ -112,12 +122,12 @@ class LaneAllocator:
         if isinstance(item.instruction, Here):
             self.lines.append(at(item.instruction.label))
             if item.instruction.ends_arm:
-                _, loaded = self.arms.pop()
-                for value in loaded:
+                for value in self.arms.pop().loaded:
                     self._drop(value)
             return
         if isinstance(item.instruction, Arm):
-            self.arms.append(({v for of in self.classes.values() for v in of.location}, set()))
+            before = frozenset(v for of in self.classes.values() for v in of.location)
+            self.arms.append(_Arm(len(self.lines) - 1, before))
             return
         sources = read(item)
         for value in dict.fromkeys(sources):
@@ -211,13 +221,21 @@ class LaneAllocator:
         candidates = [value for value in of.location if value not in pinned]
         assert candidates, "an instruction needs more vector registers than there are"
         value = max(candidates, key=lambda v: self.uses[v][-1] if self.uses.get(v) else _NEVER)
-        if self.arms and value in self.arms[-1][0]:
-            raise Crowded
         register = of.location.pop(value)
         if value not in self.homes and value not in of.slot:
             of.slot[value] = self.slots.new()
-            self.lines.append((VECTORS[of.storage.store], (of.slot[value], register), None))
+            self._store(value, (VECTORS[of.storage.store], (of.slot[value], register), None))
         of.free.append(register)
+
+    def _store(self, value: int, item: Line) -> None:
+        """Store a value before the outermost arm that it was made before, or else here."""
+        for place, arm in enumerate(self.arms):
+            if value in arm.before:
+                self.lines.insert(arm.branch, item)
+                for inner in self.arms[place:]:
+                    inner.branch += 1
+                return
+        self.lines.append(item)
 
     def _load(self, value: int, kind: str, pinned: Iterable[int]) -> int:
         of = self.classes[kind]
@@ -226,7 +244,7 @@ class LaneAllocator:
             return register
         register = self._take(value, kind, pinned)
         if self.arms:
-            self.arms[-1][1].add(value)
+            self.arms[-1].loaded.add(value)
         home = self.homes.get(value)
         source = of.slot[value] if home is None else home
         self.lines.append((VECTORS[of.storage.load], (register, source), None))

@@ -41,9 +41,8 @@ class Exits(NamedTuple):
 class Bodies:
     """Makes them."""
 
-    def __init__(self, plan: Plan, ends: Ends, features: frozenset[str], skips: bool) -> None:
+    def __init__(self, plan: Plan, ends: Ends, features: frozenset[str]) -> None:
         self.plan = plan
-        self.skips = skips
         self.ends = ends
         self.isa = ends.isa
         self.features = features
@@ -56,8 +55,7 @@ class Bodies:
         """The code for one vector; raises NoLanes."""
         schedule(graph)
         scalars = [p for p, kind in enumerate(self.plan.columns) if kind == SCALAR_COLUMN]
-        lanes = Lanes(graph, self.isa, scalars, self.features, self.skips)
-        return lanes.run(self.plan.kernel in PREDICATES)
+        return Lanes(graph, self.isa, scalars, self.features).run(self.plan.kernel in PREDICATES)
 
     def invariant(self, *form: Any) -> int:
         """The register of an invariant, the same in all bodies."""

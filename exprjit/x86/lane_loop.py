@@ -25,7 +25,7 @@ from ..ir.magnitudes import Small, worth_checking
 from .assembler import Label, Line, encode, line, place
 from .instructions import Instruction
 from .kernels import MAX_FRAME, WORD, Code, FrameTooLarge
-from .lane_alloc import Crowded, Home, LaneAllocator, Slots
+from .lane_alloc import Home, LaneAllocator, Slots
 from .lane_bodies import Bodies, Body, Exits
 from .lane_code import SHARED, Op, operands, pressure, read, written
 from .lane_ends import KEPT, Ends
@@ -62,22 +62,7 @@ def lane_rows(
     build: the graph, for what is known of parameters by position beside their types.  build_scalar:
     the graph for rows that are done one by one.  Raises NoLanes.
     """
-    try:
-        return _lane_rows(plan, ends, features, build, build_scalar, True)
-    except Crowded:
-        return _lane_rows(plan, ends, features, build, build_scalar, False)
-
-
-def _lane_rows(
-    plan: Plan,
-    ends: Ends,
-    features: frozenset[str],
-    build: Callable[[Mapping[int, Facts]], Graph],
-    build_scalar: Callable[[], Graph],
-    skips: bool,
-) -> Code:
-    """The same; skips: whether dear arms that no row takes are branched around."""
-    loop = Bodies(plan, ends, features, skips)
+    loop = Bodies(plan, ends, features)
     graph = build({})
     small = worth_checking(graph, ends.isa.wide)
     narrow = None if small is None else loop.block(build(small.known))

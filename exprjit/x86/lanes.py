@@ -116,12 +116,7 @@ class Lanes:
     """The walk's state, and what lowerings may ask for."""
 
     def __init__(
-        self,
-        graph: Graph,
-        isa: Isa,
-        scalars: Iterable[int],
-        features: frozenset[str],
-        skips: bool = True,
+        self, graph: Graph, isa: Isa, scalars: Iterable[int], features: frozenset[str]
     ) -> None:
         self.graph = graph
         self.isa = isa
@@ -142,9 +137,9 @@ class Lanes:
             for arg in node.args:
                 self.uses[arg] = self.uses.get(arg, 0) + 1
         self.tag: object = None
-        #: What only arms need, unless arms are not to be skipped; how often nodes were asked for;
-        #: the walks over arms that are to come, and those that are on their way.
-        self.arms = Arms(graph, self.nodes, self._cost) if skips else None
+        #: What only arms need; how often nodes were asked for; the walks over arms that are to
+        #: come, and those that are on their way.
+        self.arms = Arms(graph, self.nodes, self._cost)
         self._asks: dict[Node, int] = {}
         self._next: list[_Walk] = []
         self._walks: list[_Walk] = []
@@ -217,7 +212,7 @@ class Lanes:
 
         The lowering of a choice says so when it has asked for both values.
         """
-        if self.arms is not None and self.arms.possible:
+        if self.arms.possible:
             outer = self._walks[-1].choices if self._walks else []
             for root, holds in ((then, True), (otherwise, False)):
                 self._next.append(_Walk(root, [(mask, holds), *outer][:_CHOICES]))
@@ -266,7 +261,6 @@ class Lanes:
     def _go_on(self, walk: _Walk) -> None:
         """Emit the next node of an arm, its end if it is about to begin, or its beginning."""
         if walk.nodes is None:
-            assert self.arms is not None
             nodes = self.arms.find(walk.root, [], lambda node: self._is_shared(node, walk.root))
             if nodes is None:
                 self._walks.pop()
