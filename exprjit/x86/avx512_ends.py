@@ -294,8 +294,8 @@ def _indices(plan: Plan, results: list[int], s: Needs, live: bool) -> list[Op]:
 def _indices_of_block(results: list[int], s: Needs) -> list[Op]:
     """The numbers within the block are compressed as bytes, all at once, and then widened.
 
-    Whole vectors are written, though no more of them than the block has. The last of four is left
-    out where it has nothing, which is nearly always or nearly never.
+    Whole vectors are written, though no more of them than the block has. All but the first are left
+    out where they have nothing, and so is the last: each is the case nearly always or nearly never.
     """
     none = Label("none")
     code: list[Op] = []
@@ -318,8 +318,8 @@ def _indices_of_block(results: list[int], s: Needs) -> list[Op]:
     ]
     for turn in range(len(results)):
         part, wide, rows = chosen, s.new(), s.new()
-        if turn == 3:
-            code += [op("cmp_ri", TEMPORARY, 24), op("jcc_j", CC["le"], none)]
+        if turn in (1, 3):
+            code += [op("cmp_ri", TEMPORARY, 8 * turn), op("jcc_j", CC["le"], none)]
         if turn:
             part = s.new()
             code.append(op("valignq512_xxxi", part, chosen, chosen, turn))
