@@ -164,6 +164,42 @@ def test_arrays_of_fields(run: Run) -> None:
     assert run("count", "1", "s.npy").out == "2\n"
 
 
+@pytest.mark.parametrize(
+    ("kind", "items"),
+    [
+        (("i4", (2,)), "arrays of shape (2,)"),
+        (("i4", (1,)), "arrays of shape (1,)"),
+        (("i4", (2, 3)), "arrays of shape (2, 3)"),
+        (("f4", (2,)), "arrays of shape (2,)"),
+        (("U3", (2,)), "arrays of shape (2,)"),
+        ([("a", "i4"), ("b", "i4")], "items of type [('a', '<i4'), ('b', '<i4')]"),
+    ],
+)
+@pytest.mark.parametrize("rows", [0, 4])
+def test_fields_that_are_more_than_a_number(run: Run, kind: Any, items: str, rows: int) -> None:
+    array = np.zeros(rows, [("x", kind), ("y", "i4")])
+    array["y"] = np.arange(rows)
+    np.save("d.npy", array)
+    for command in ("map", "filter", "count"):
+        for argv in ([command, "1 + x", "d.npy"], [command, "y", "d.npy", "--where=1 + x"]):
+            assert run(*argv) == (
+                1,
+                "",
+                "exprjit: the column 'x' of d.npy must hold integers of up to 64 bits, "
+                f"not {items}\n  line 1, column 5\n    1 + x\n        ^\n",
+            )
+    # They are read past where they are not used, and cannot be written.
+    assert run("map", "y", "d.npy").out == "".join(f"{row}\n" for row in range(rows))
+    assert run("count", "y", "d.npy").out == f"{max(rows - 1, 0)}\n"
+    assert run("filter", "y > 2", "d.npy", "--columns=y").out == "y\n" + "3\n" * (rows == 4)
+    told = f"the column 'x' of d.npy is of type {array.dtype['x']}, which cannot be written"
+    for argv in (["filter", "y"], ["map", "y", "--append"], ["map", "y", "--columns=x"]):
+        for output in ("-", "o.parquet", "o.npy"):
+            status, out, err = run(*argv, "d.npy", "-o", output)
+            assert (status, out) == (1, "")
+            assert err == f"exprjit: {told}\n  hint: choose others with --columns\n"
+
+
 @pytest.mark.parametrize("output", ["csv", "parquet", "arrow", "arrows"])
 @pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "arrows"])
 @pytest.mark.usefixtures("short_chunks")

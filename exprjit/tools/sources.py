@@ -298,22 +298,25 @@ class NpySource(Source):
         self.rows = len(array)
         self.done = 0
 
-    def _of(self, array: Any, name: str) -> Any:
-        return array[name] if self.dtype.names else array
+    def _type(self, name: str) -> Any:
+        """The type of a column, with the shape of what a row has of it: () for a number."""
+        return self.dtype[name] if self.dtype.names else self.dtype
 
     def _choose(self, wanted: Sequence[str], integers: Sequence[str], as_text: bool) -> Any:
         import numpy as np
 
-        from ..runtime.columns import item_type
+        from ..runtime.columns import item_type, refusal
 
         self.wanted = list(wanted)
-        none = np.empty(0, self.dtype)
         for name in integers:
+            kind, column = self._type(name), self.column(name)
             try:
-                item_type(self._of(none, name).dtype, self.column(name))
+                if kind.shape:
+                    raise refusal("", f"arrays of shape {kind.shape}", column)
+                item_type(kind, column)
             except ExprTypeError as error:
                 raise ColumnError(error.message, name, error.hint) from None
-        return self._batch(none).schema
+        return self._batch(np.empty(0, self.dtype)).schema
 
     def _batch(self, array: Any) -> Any:
         import numpy as np
@@ -321,12 +324,12 @@ class NpySource(Source):
 
         columns = []
         for name in self.wanted:
-            part = self._of(array, name)
+            part = array[name] if self.dtype.names else array
             try:
                 columns.append(_as_arrow(np.ascontiguousarray(part, part.dtype.newbyteorder("="))))
             except (pyarrow.ArrowException, ValueError):
                 raise ExprTypeError(
-                    f"{self.column(name)} is of type {part.dtype}, which cannot be written",
+                    f"{self.column(name)} is of type {self._type(name)}, which cannot be written",
                     hint="choose others with --columns",
                 ) from None
         if not columns:
@@ -353,12 +356,12 @@ def _as_arrow(array: Any) -> Any:
     """An array of NumPy as one of Arrow.
 
     `pyarrow.array` does the same, but imports pandas first, where that is installed: it takes
-    longer than most files do.
+    longer than most files do.  It is also what refuses more dimensions than one.
     """
     import numpy as np
     import pyarrow
 
-    if array.dtype.kind not in "iufb":
+    if array.dtype.kind not in "iufb" or array.ndim != 1:
         return pyarrow.array(array)
     data = np.packbits(array, bitorder="little") if array.dtype == bool else array
     kind = pyarrow.from_numpy_dtype(array.dtype)
