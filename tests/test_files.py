@@ -200,6 +200,23 @@ def test_fields_that_are_more_than_a_number(run: Run, kind: Any, items: str, row
             assert err == f"exprjit: {told}\n  hint: choose others with --columns\n"
 
 
+def test_truth_values_of_other_bytes_than_0_and_1(run: Run) -> None:
+    choice = np.array([0, 1, 2, 128, 255], "uint8")
+    bytes_ = np.concatenate([choice, np.random.default_rng(1).choice(choice, 1000)])
+    fields = np.zeros(len(bytes_), [("y", "i4"), ("x", bool)])
+    fields["x"].view("uint8")[:] = bytes_
+    truths = [int(byte != 0) for byte in bytes_.tolist()]
+    for array in (bytes_.view(bool), fields):
+        np.save("d.npy", array)
+        assert Path("d.npy").read_bytes().endswith(array.tobytes())
+        assert run("map", "x", "d.npy").out == "".join(f"{truth}\n" for truth in truths)
+        assert run("map", "7", "d.npy", "--where=x == 1").out == "7\n" * sum(truths)
+        assert run("filter", "x", "d.npy", "--columns=x").out == "x\n" + "true\n" * sum(truths)
+        assert run("count", "x == 1", "d.npy").out == f"{sum(truths)}\n"
+        assert run("filter", "x or 1", "d.npy", "--columns=x", "-o", "o.npy").status == 0
+        assert np.load("o.npy").tobytes() == bytes(truths)
+
+
 @pytest.mark.parametrize("output", ["csv", "parquet", "arrow", "arrows"])
 @pytest.mark.parametrize("ending", ["csv", "parquet", "arrow", "arrows"])
 @pytest.mark.usefixtures("short_chunks")
