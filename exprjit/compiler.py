@@ -17,7 +17,7 @@ from .errors import ExprLimitError, ExprValueError
 from .formula import Formula
 from .ir.graph import Graph, GraphTooLarge
 from .ir.reductions import build_reduced
-from .runtime import cpu, memory, stubs
+from .runtime import cpu, memory, pages, stubs
 from .x86 import kernels, vectorcall
 from .x86.scalar import native
 
@@ -71,6 +71,12 @@ def targets() -> vectorcall.CallTargets:
 CALLS: Final = ("", "vectorcall", "ctypes")
 
 
+@cache
+def _check_memory_setting() -> None:
+    """Raise ValueError if EXPRJIT_MEMORY, which is read once, is none of its values."""
+    pages.check_setting(os.environ.get("EXPRJIT_MEMORY", ""))
+
+
 def settings() -> Settings:
     """What the environment says now.
 
@@ -78,6 +84,7 @@ def settings() -> Settings:
     """
     try:
         features = cpu.features()
+        _check_memory_setting()
     except ValueError as error:
         raise ExprValueError(str(error)) from None
     call = os.environ.get("EXPRJIT_CALL", "")

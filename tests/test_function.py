@@ -754,17 +754,21 @@ def test_options_after_params_have_to_be_named() -> None:
         exprjit.compile("x", speed=3)  # type: ignore[call-arg]
 
 
-@native
-@pytest.mark.parametrize("name", ["EXPRJIT_CPU", "EXPRJIT_MEMORY"])
+@pytest.mark.parametrize("name", ["EXPRJIT_CALL", "EXPRJIT_CPU", "EXPRJIT_MEMORY"])
 def test_a_wrong_setting_is_an_error(name: str, child: Callable[..., str]) -> None:
     program = """
         import exprjit
-        try:
-            exprjit.compile("x + 4")
-        except ValueError as error:
-            print(error)
+        calls = [exprjit.diagnostics]
+        for backend in exprjit.function.BACKENDS:
+            calls.append(lambda backend=backend: exprjit.compile("x + 4", backend=backend))
+        for call in calls:
+            try:
+                call()
+            except exprjit.ExprValueError as error:
+                print(error)
     """
-    assert child(program, **{name: "nonsense"}).startswith(name)
+    lines = child(program, **{name: "nonsense"}).splitlines()
+    assert [line.startswith(f"{name} is 'nonsense'; it can be ") for line in lines] == [True] * 4
 
 
 def test_the_code_limit() -> None:
