@@ -40,10 +40,11 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     return run_
 
 
-def process(*argv: str, stdin: str | None = None, module: str = "exprjit") -> Printed:
+def process(*argv: str, stdin: str | None = None, **settings: str) -> Printed:
     done = subprocess.run(
-        [sys.executable, "-m", module, *argv],
+        [sys.executable, "-m", "exprjit", *argv],
         cwd=ROOT,
+        env={**os.environ, **settings},
         input=stdin,
         stdin=subprocess.DEVNULL if stdin is None else None,
         capture_output=True,
@@ -157,6 +158,15 @@ def test_an_error_in_a_formula_is_shown_with_its_place(
     for word in words:
         assert word in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("name", ["EXPRJIT_CALL", "EXPRJIT_CPU", "EXPRJIT_MEMORY"])
+@pytest.mark.parametrize("argv", [["x + 1", "x=2"], ["diagnose"], ["check", "x"]])
+def test_a_wrong_setting_is_a_short_error(argv: Sequence[str], name: str) -> None:
+    status, out, err = process(*argv, **{name: "nonsense"})
+    assert (status, out) == (1, "")
+    assert err.startswith(f"exprjit: {name} is 'nonsense'; it can be ")
+    assert err.count("\n") == 1
 
 
 # Options. --------------------------------------------------------------------------------------

@@ -150,13 +150,12 @@ def read_values(texts: Mapping[str, str]) -> dict[str, int]:
 
     Raises the ExprError of the first that is wrong; a value outside 64 bits is.
     """
-    from .. import compile
+    from ..formula import Formula
 
     values = {}
     for name, text in texts.items():
         try:
-            constant = compile(text, params=(), overflow="raise", backend="interpreter")
-            values[name] = constant()
+            values[name] = Formula(text, params=(), overflow="raise").interpret()
         except ExprError as error:
             error.message = f"in the value of '{name}': {error.message}"
             if isinstance(error, ExprNameError):
