@@ -204,7 +204,13 @@ class ExprSyntaxError(ExprError, SyntaxError):
 
 
 class ExprNameError(ExprError, NameError):
-    """A name is unknown, bound twice, a built-in's, or used before it is bound."""
+    """A name is unknown, bound twice, a built-in's, or used before it is bound.
+
+    unknown: the name, if it is that of a variable that nobody knows, else None.
+    """
+
+    # Not NameError's `name`: Python would tell which of this package's own variables are like it.
+    unknown: str | None = None
 
 
 class ExprTypeError(ExprError, TypeError):

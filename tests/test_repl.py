@@ -137,6 +137,43 @@ def test_unknown_names_are_named_with_a_hint(session: Session) -> None:
     assert "params=" not in str(session.feed("f(v) = v * y"))
 
 
+def test_other_errors_about_names_are_not_told_to_bind(session: Session) -> None:
+    session.feed("sq(v) = v * v")
+    for line in ("r(v, v) = 1", "r(v) = r(v - 1)", "nobody(1)", "max(v) = 1"):
+        error = session.feed(line).error
+        assert isinstance(error, exprjit.ExprError)
+        assert "bind it first" not in str(error)
+
+
+def test_a_redefinition_may_call_what_was_defined_later(session: Session) -> None:
+    answers(session, "f(v) = v", "a(v) = f(v) + 1", "h(v) = v * 10", "g(v) = h(v) + 2")
+    assert str(session.feed("f(v) = g(v) + h(v)")) == "f(v) is redefined"
+    assert answers(session, "f(1)", "a(1)", "g(1)", "h(1)") == ["22", "23", "12", "10"]
+    assert str(session.feed("h(v) = v * 100")) == "h(v) is redefined"
+    assert answers(session, "f(1)", "a(1)", "g(1)") == ["202", "203", "102"]
+
+
+@pytest.mark.parametrize(
+    ("line", "place", "words"),
+    [
+        ("f(v) = 1 + g(v)", "g", "'f' would be defined in terms of itself, through 'g'\n"),
+        ("f(v) = one(v) + h(v)", "h", "'f' would be defined in terms of itself, through 'h'\n"),
+        ("one(v) = h(v)", "h", "'one' would be defined in terms of itself, through 'h'\n"),
+        ("f(v) = f(v)", "f", "'f' is defined in terms of itself\n"),
+    ],
+)
+def test_a_redefinition_that_would_be_recursion(
+    session: Session, line: str, place: str, words: str
+) -> None:
+    answers(session, "one(v) = v", "f(v) = one(v)", "g(v) = f(v)", "h(v) = g(v)")
+    error = session.feed(line).error
+    assert isinstance(error, exprjit.ExprNameError)
+    assert str(error).startswith(words)
+    assert str(error).endswith("\n  hint: there is no recursion: every formula ends")
+    assert excerpt(session, line) == [place, line]
+    assert str(session.feed("h(5)")) == "5"
+
+
 def test_a_redefinition_that_breaks_a_caller_is_refused(session: Session) -> None:
     answers(session, "sq(v) = v * v", "cube(v) = v * sq(v)")
     reply = session.feed("sq(a, b) = a * b")

@@ -173,7 +173,9 @@ class _Resolver:
                 known = (*self.params, *self.constants, *self.bindings, *formals)
                 hint = _guess(name, known) or "it is not among the names in params="
                 message = f"unknown name {quoted(name)}"
-                raise ExprNameError(message, None, node.start, node.end, hint)
+                error = ExprNameError(message, None, node.start, node.end, hint)
+                error.unknown = name
+                raise error
             if name in self.externs:
                 message = f"{quoted(name)} is an extern, not a variable"
                 hint = f"call it: `{name}(...)`"

@@ -158,7 +158,7 @@ def read_values(texts: Mapping[str, str]) -> dict[str, int]:
             values[name] = Formula(text, params=(), overflow="raise").interpret()
         except ExprError as error:
             error.message = f"in the value of '{name}': {error.message}"
-            if isinstance(error, ExprNameError):
+            if isinstance(error, ExprNameError) and error.unknown is not None:
                 error.hint = "a value is a constant expression: literals and operators"
             raise
     return values

@@ -13,11 +13,11 @@ from __future__ import annotations
 import contextlib
 import keyword
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from .. import compile
-from ..errors import ExprError, ExprNameError, ExprSyntaxError
+from ..errors import ExprError, ExprNameError, ExprSyntaxError, quoted
 from ..function import STAGES, Function
 from ..language.ast import Binding, Call, Node, Statement
 from ..language.limits import DEFAULT
@@ -80,16 +80,19 @@ def split(line: str) -> tuple[tuple[Statement, ...], Node | None]:
         raise error
 
 
-def _calls(root: Node) -> frozenset[str]:
-    """The names of all functions that are called below `root` and are not built in."""
-    names = set()
+def _call_nodes(root: Node) -> Iterator[Call]:
+    """All calls below `root` of functions that are not built in, in the order of the text."""
     work = [root]
     while work:
         node = work.pop()
         if isinstance(node, Call):
-            names.add(node.name)
-        work.extend(node.parts)
-    return frozenset(names)
+            yield node
+        work.extend(node.parts[::-1])
+
+
+def _calls(root: Node) -> frozenset[str]:
+    """The names of all functions that are called below `root` and are not built in."""
+    return frozenset(call.name for call in _call_nodes(root))
 
 
 def _body(statement: Statement) -> Node:
@@ -145,8 +148,13 @@ class Session:
     def _define(self, line: str, statement: Statement) -> str:
         name = statement.name
         text = line[statement.start : statement.end]
-        # A new version takes the old one's place, where those that call it still see it.
-        kept = {**self._definitions, name: _Kept(text, _calls(_body(statement)))}
+        new = _Kept(text, _calls(_body(statement)))
+        if name in self._needed_names(new.calls - {name}):
+            raise self._recursion(line, statement)
+        kept = {
+            other: new if other == name else self._definitions[other]
+            for other in self._order(name, new)
+        }
         pieces = [
             _Piece(text, line, statement.start) if other == name else _Piece(old.text, old.text)
             for other, old in kept.items()
@@ -154,8 +162,7 @@ class Session:
         try:
             self._run(pieces, _Piece("0", "0"), lambda function: None)
         except ExprError as error:
-            if isinstance(error, ExprNameError):
-                self._hint(error)
+            self._hint(error)
             if error.source != line and name in self._definitions:
                 error.hint = f"'{name}' stays as it was, because this calls it"
             raise
@@ -163,32 +170,64 @@ class Session:
         self._definitions = kept
         return f"{text.split('=')[0].strip()} is {verb}"
 
+    def _recursion(self, line: str, statement: Statement) -> ExprError:
+        """The error for a new version that calls what calls it.
+
+        The composed text would be refused as well, but for the order of its definitions.
+        """
+        name = statement.name
+        call = next(
+            call
+            for call in _call_nodes(_body(statement))
+            if call.name != name and name in self._needed_names((call.name,))
+        )
+        message = f"{quoted(name)} would be defined in terms of itself, through {quoted(call.name)}"
+        hint = "there is no recursion: every formula ends"
+        return ExprNameError(message, line, call.start, call.name_end, hint)
+
+    def _order(self, name: str, new: _Kept) -> list[str]:
+        """The names of all definitions with a new one, or a new version of an old one.
+
+        It takes the old one's place, where those that call it still see it, and takes with it what
+        it calls itself and stands behind.
+        """
+        names = list(self._definitions)
+        place = names.index(name) if name in names else len(names)
+        needed = self._needed_names(new.calls)
+        behind = names[place + 1 :]
+        called = [other for other in behind if other in needed]
+        return [*names[:place], *called, name, *(other for other in behind if other not in needed)]
+
     def _value(self, line: str, node: Node) -> int:
         pieces = self._needed(_calls(node))
         tail = _Piece(line[node.start : node.end], line, node.start)
         try:
             value: int = self._run(pieces, tail, lambda function: function())
             return value
-        except ExprNameError as error:
+        except ExprError as error:
             self._hint(error)
             raise
 
     def _hint(self, error: ExprError) -> None:
         """What to do about an unknown variable; here nobody knows what `params=` is."""
-        text = error.source or ""
-        name = text[error.start : error.end]
-        if name.isidentifier() and not text[error.end :].lstrip().startswith("("):
+        name = error.unknown if isinstance(error, ExprNameError) else None
+        if name is not None:
             habit = _HABITS.get(name, f"bind it first: {name} = 5")
             close = did_you_mean(name, self.values)
             error.hint = close.strip(" ()") if close else habit
 
-    def _needed(self, names: Iterable[str]) -> list[_Piece]:
-        """The definitions of `names` and of all that they call."""
+    def _needed_names(self, names: Iterable[str]) -> set[str]:
+        """`names`, and those of all functions that they call."""
         needed = set(names)
         # Each one stands behind those that it calls.
         for name in reversed(self._definitions):
             if name in needed:
                 needed |= self._definitions[name].calls
+        return needed
+
+    def _needed(self, names: Iterable[str]) -> list[_Piece]:
+        """The definitions of `names` and of all that they call."""
+        needed = self._needed_names(names)
         return [
             _Piece(kept.text, kept.text)
             for name, kept in self._definitions.items()
