@@ -124,8 +124,9 @@ def test_errors_point_into_the_line_that_was_typed(session: Session, line: str, 
 
 
 def test_errors_in_a_definition_point_into_the_definition(session: Session) -> None:
-    session.feed("one(v) = 1; inverse(v) = one(v) / v; two(v) = 2")
-    assert excerpt(session, "  1 + inverse(0)") == ["one(v) / v", "inverse(v) = one(v) / v"]
+    line = "one(v) = 1; inverse(v) = one(v) / v; two(v) = 2"
+    session.feed(line)
+    assert excerpt(session, "  1 + inverse(0)") == ["one(v) / v", line]
 
 
 def test_unknown_names_are_named_with_a_hint(session: Session) -> None:
@@ -180,6 +181,9 @@ def test_a_redefinition_that_breaks_a_caller_is_refused(session: Session) -> Non
     assert reply.error is not None
     assert reply.error.source == "cube(v) = v * sq(v)"
     assert "'sq' stays as it was" in str(reply)
+    assert "stays as it was" not in str(session.feed("sq(v) = v * y"))
+    line = "two(v) = v; four(v) = two(two(v)); two(a, b) = a"
+    assert "'two' stays as it was" in str(session.feed(line))
     assert str(session.feed("cube(2)")) == "8"
     assert session.feed("sq(v) = cube(v)").error is not None
     assert str(session.feed("cube(2)")) == "8"
@@ -233,9 +237,21 @@ def test_listings_take_names_as_parameters(session: Session) -> None:
         assert "imul" in str(session.feed(":asm sq(x) + y"))
 
 
-def test_errors_in_a_listing_point_into_its_text(session: Session) -> None:
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        (":ast sq(x) + sq(1, 2)", "sq(1, 2)"),
+        ("  :graph   x + * y  ", "*"),
+        (":overflow  ignore ", "ignore"),
+        (" :grap x", ":grap"),
+    ],
+)
+def test_errors_in_a_command_point_into_it(session: Session, line: str, place: str) -> None:
     session.feed("sq(v) = v * v")
-    assert excerpt(session, ":ast sq(x) + sq(1, 2)") == ["sq(1, 2)", "sq(x) + sq(1, 2)"]
+    assert excerpt(session, line) == [place, line]
+
+
+def test_a_listing_of_nothing(session: Session) -> None:
     assert isinstance(session.feed(":ast").error, SyntaxError)
 
 
@@ -272,6 +288,41 @@ def test_the_prompt_ends_with_quit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_lines_print_values_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_lines(Session(), io.StringIO("x = 3\nx\n:quit\n7\n")) == 0
     assert capsys.readouterr() == ("3\n", "")
+
+
+#: A program of some lines, and what is told of those that are wrong.
+LINES = {
+    "": "",
+    "one(v) = 1; inverse(v) = one(v) / v; two(v) = 2": "",
+    "five = 5": "",
+    "  inverse(0) + five": "in line 4: division by zero, where one(v) = 1 and v = 0\n"
+    "  line 2, column 26\n"
+    "    one(v) = 1; inverse(v) = one(v) / v; two(v) = 2\n"
+    "                             ^~~~~~~~~~",
+    "zero = 0; five / zero": "division by zero, where five = 5 and zero = 0\n"
+    "  line 5, column 11\n"
+    "    zero = 0; five / zero\n"
+    "              ^~~~~~~~~~~",
+    " one(a, b) = a": "in line 6: one() takes 2 arguments, not 1\n"
+    "  line 2, column 26\n"
+    "    one(v) = 1; inverse(v) = one(v) / v; two(v) = 2\n"
+    "                             ^~~~~~\n"
+    "  hint: 'one' stays as it was, because this calls it",
+    " :ast  inverse(1, 2)": "inverse() takes 1 argument, not 2\n"
+    "  line 7, column 8\n"
+    "     :ast  inverse(1, 2)\n"
+    "           ^~~~~~~~~~~~~",
+    "five +": "expected a number, a name or '(', but the text ends\n"
+    "  line 8, column 7\n"
+    "    five +\n"
+    "          ^",
+}
+
+
+def test_errors_in_lines_have_their_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_lines(Session(), io.StringIO("\n".join(LINES))) == 1
+    told = "".join(f"exprjit: {error}\n" for error in LINES.values() if error)
+    assert capsys.readouterr() == ("", told)
 
 
 def test_a_terminal_gets_the_prompt() -> None:

@@ -5,7 +5,7 @@
 Bindings are kept as values and given to later lines as constants.  Definitions are kept as
 source and stand before every later line that needs them, so they see the bindings of the
 moment they are called, as Python's functions do.  Errors are moved back from such a composed
-text to the line, or to the definition, that they are about.
+text to the line that they are about: that which was just typed, or that of a definition.
 """
 
 from __future__ import annotations
@@ -45,17 +45,41 @@ class Reply(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """Part of a composed text, and where it was typed."""
+    """A line or a part of it: its text, the line, and how much stands before it.
+
+    offset: in characters of the line; before: in lines.
+    """
 
     text: str
-    origin: str
+    line: str
     offset: int = 0
+    before: int = 0
+
+    def part(self, start: int, end: int) -> _Piece:
+        return self._replace(text=self.text[start:end], offset=self.offset + start)
+
+    def place(self, error: ExprError, first: int = 0) -> ExprError:
+        """Make an error of a text in which this begins at `first` one of the line; gives it."""
+        shift = self.before + self.offset - first
+        error.locate(self._numbered())
+        error.start += shift
+        error.end += shift
+        return error
+
+    def holds(self, error: ExprError) -> bool:
+        """Whether the place of an error that was placed is in here."""
+        start = error.start - self.before - self.offset
+        return error.source == self._numbered() and 0 <= start < len(self.text)
+
+    def _numbered(self) -> str:
+        """The line as an error's source, so that it gives its number."""
+        return "\n" * self.before + self.line
 
 
 class _Kept(NamedTuple):
     """A definition: its source, and the names of the functions that it calls."""
 
-    text: str
+    piece: _Piece
     calls: frozenset[str]
 
 
@@ -115,29 +139,34 @@ class Session:
         self._definitions: dict[str, _Kept] = {}
         self.open = True
 
-    def feed(self, line: str) -> Reply:
+    def feed(self, text: str, before: int = 0) -> Reply:
         """Run a line: statements, an expression, or a command that begins with a colon.
 
+        before: how many lines stand before it, where errors are to count them.
         What the statements before a failing one bound stays bound.
         """
-        if line.lstrip().startswith(":"):
-            return self._command(line.strip())
+        line = _Piece(text, text, before=before)
+        if text.lstrip().startswith(":"):
+            return self._command(line)
+        try:
+            statements, result = split(text)
+        except ExprError as error:
+            return Reply(error=line.place(error))
         notes: list[str] = []
         try:
-            statements, result = split(line)
             for statement in statements:
                 notes.append(self._perform(line, statement))
-            text = "" if result is None else str(self._value(line, result))
+            value = "" if result is None else str(self._value(line, result))
         except ExprError as error:
             return Reply("", tuple(notes), error)
-        return Reply(text, tuple(notes))
+        return Reply(value, tuple(notes))
 
-    def _perform(self, line: str, statement: Statement) -> str:
+    def _perform(self, line: _Piece, statement: Statement) -> str:
         """Bind or define; what to say about it."""
         name = statement.name
         if keyword.iskeyword(name):
             end = statement.start + len(name)
-            raise reserved_word(name, statement.start, end).locate(line)
+            raise line.place(reserved_word(name, statement.start, end))
         if not isinstance(statement, Binding):
             return self._define(line, statement)
         value = self._value(line, statement.value)
@@ -145,32 +174,28 @@ class Session:
         self.values[name] = value
         return f"{name} = {value}{before}"
 
-    def _define(self, line: str, statement: Statement) -> str:
+    def _define(self, line: _Piece, statement: Statement) -> str:
         name = statement.name
-        text = line[statement.start : statement.end]
-        new = _Kept(text, _calls(_body(statement)))
+        new = _Kept(line.part(statement.start, statement.end), _calls(_body(statement)))
         if name in self._needed_names(new.calls - {name}):
             raise self._recursion(line, statement)
         kept = {
             other: new if other == name else self._definitions[other]
             for other in self._order(name, new)
         }
-        pieces = [
-            _Piece(text, line, statement.start) if other == name else _Piece(old.text, old.text)
-            for other, old in kept.items()
-        ]
+        pieces = [other.piece for other in kept.values()]
         try:
             self._run(pieces, _Piece("0", "0"), lambda function: None)
         except ExprError as error:
             self._hint(error)
-            if error.source != line and name in self._definitions:
+            if name in self._definitions and error.source and not new.piece.holds(error):
                 error.hint = f"'{name}' stays as it was, because this calls it"
             raise
         verb = "redefined" if name in self._definitions else "defined"
         self._definitions = kept
-        return f"{text.split('=')[0].strip()} is {verb}"
+        return f"{new.piece.text.split('=')[0].strip()} is {verb}"
 
-    def _recursion(self, line: str, statement: Statement) -> ExprError:
+    def _recursion(self, line: _Piece, statement: Statement) -> ExprError:
         """The error for a new version that calls what calls it.
 
         The composed text would be refused as well, but for the order of its definitions.
@@ -183,7 +208,7 @@ class Session:
         )
         message = f"{quoted(name)} would be defined in terms of itself, through {quoted(call.name)}"
         hint = "there is no recursion: every formula ends"
-        return ExprNameError(message, line, call.start, call.name_end, hint)
+        return line.place(ExprNameError(message, None, call.start, call.name_end, hint))
 
     def _order(self, name: str, new: _Kept) -> list[str]:
         """The names of all definitions with a new one, or a new version of an old one.
@@ -198,9 +223,9 @@ class Session:
         called = [other for other in behind if other in needed]
         return [*names[:place], *called, name, *(other for other in behind if other not in needed)]
 
-    def _value(self, line: str, node: Node) -> int:
+    def _value(self, line: _Piece, node: Node) -> int:
         pieces = self._needed(_calls(node))
-        tail = _Piece(line[node.start : node.end], line, node.start)
+        tail = line.part(node.start, node.end)
         try:
             value: int = self._run(pieces, tail, lambda function: function())
             return value
@@ -228,11 +253,7 @@ class Session:
     def _needed(self, names: Iterable[str]) -> list[_Piece]:
         """The definitions of `names` and of all that they call."""
         needed = self._needed_names(names)
-        return [
-            _Piece(kept.text, kept.text)
-            for name, kept in self._definitions.items()
-            if name in needed
-        ]
+        return [kept.piece for name, kept in self._definitions.items() if name in needed]
 
     def _run(
         self,
@@ -245,7 +266,7 @@ class Session:
 
         All names have to be bound, except in a listing, where they are parameters.
         """
-        pieces = [piece._replace(text=piece.text + "\n;") for piece in definitions] + [tail]
+        pieces = [*(piece._replace(text=piece.text + "\n;") for piece in definitions), tail]
         try:
             return use(
                 compile(
@@ -262,44 +283,51 @@ class Session:
 
     # Commands. -----------------------------------------------------------------------------
 
-    def _command(self, line: str) -> Reply:
-        word, _, rest = line[1:].partition(" ")
+    def _command(self, line: _Piece) -> Reply:
+        start, end = line.text.index(":"), len(line.text.rstrip())
+        word, _, rest = line.text[start + 1 : end].partition(" ")
         command = _COMMANDS.get(word)
         if command is None:
-            close = did_you_mean(word, _COMMANDS)
-            error = ExprSyntaxError(f"there is no command :{word}{close}", hint=":help lists them")
-            return Reply(error=error)
+            message = f"there is no command :{word}{did_you_mean(word, _COMMANDS)}"
+            end = start + 1 + len(word)
+            error = ExprSyntaxError(message, None, start, end, ":help lists them")
+            return Reply(error=line.place(error))
         try:
-            return Reply(command.run(self, rest.strip()))
+            return Reply(command.run(self, line.part(end - len(rest.lstrip()), end)))
         except ExprError as error:
             return Reply(error=error)
 
-    def _help(self, rest: str) -> str:
+    def _help(self, rest: _Piece) -> str:
         rows = [(f":{name} {row.usage}", row.help) for name, row in _COMMANDS.items()]
         lines = [("EXPR", "its value"), ("x = EXPR", "bind a name"), ("f(v) = EXPR", "define")]
         return columns([*lines, *rows])
 
-    def _variables(self, rest: str) -> str:
+    def _variables(self, rest: _Piece) -> str:
         lines = [f"{name} = {value}" for name, value in self.values.items()]
-        lines += [kept.text for kept in self._definitions.values()]
+        lines += [kept.piece.text for kept in self._definitions.values()]
         return "\n".join(lines) or "nothing is bound"
 
-    def _overflow(self, rest: str) -> str:
-        if rest and rest not in OVERFLOW_MODES:
-            raise ExprSyntaxError(f"overflow is one of {', '.join(OVERFLOW_MODES)}, not {rest!r}")
-        self.overflow = rest or self.overflow
+    def _overflow(self, rest: _Piece) -> str:
+        mode = rest.text
+        if mode and mode not in OVERFLOW_MODES:
+            message = f"overflow is one of {', '.join(OVERFLOW_MODES)}, not {mode!r}"
+            raise rest.place(ExprSyntaxError(message, None, 0, len(mode)))
+        self.overflow = mode or self.overflow
         return f"overflow is {self.overflow}"
 
-    def _quit(self, rest: str) -> str:
+    def _quit(self, rest: _Piece) -> str:
         self.open = False
         return ""
 
-    def _listing(self, stage: str, text: str) -> str:
-        statements, result = parse(text, DEFAULT)
+    def _listing(self, stage: str, rest: _Piece) -> str:
+        try:
+            statements, result = parse(rest.text, DEFAULT)
+        except ExprError as error:
+            raise rest.place(error) from None
         names = _calls(result).union(*(_calls(_body(statement)) for statement in statements))
         own = {statement.name for statement in statements}
         pieces = self._needed(names - own)
-        return self._run(pieces, _Piece(text, text), lambda f: f.dump(stage), listing=True)
+        return self._run(pieces, rest, lambda f: f.dump(stage), listing=True)
 
 
 #: What the stages are, in words; names in a listing are parameters, bound or not.
@@ -316,7 +344,7 @@ _LISTINGS = {
 class _Command(NamedTuple):
     usage: str
     help: str
-    run: Callable[[Session, str], str]
+    run: Callable[[Session, _Piece], str]
 
 
 _COMMANDS: dict[str, _Command] = {
@@ -325,7 +353,7 @@ _COMMANDS: dict[str, _Command] = {
         stage: _Command(
             "EXPR",
             _LISTINGS.get(stage, f"its {stage}"),
-            lambda session, text, stage=stage: session._listing(stage, text),  # type: ignore[misc]
+            lambda session, rest, stage=stage: session._listing(stage, rest),  # type: ignore[misc]
         )
         for stage in STAGES
     },
@@ -342,9 +370,7 @@ def _relocate(error: ExprError, pieces: Sequence[_Piece]) -> None:
     first = 0
     for piece in pieces:
         if error.start < first + len(piece.text) or piece is pieces[-1]:
-            error.source = piece.origin
-            error.start += piece.offset - first
-            error.end += piece.offset - first
+            piece.place(error, first)
             return
         first += len(piece.text)
 
@@ -379,19 +405,17 @@ def prompt(session: Session) -> int:
 def run_lines(session: Session, lines: Iterable[str]) -> int:
     """Answer line after line, errors on standard error; 1 if there were any, else 0."""
     status = 0
-    for number, line in enumerate(lines):
-        line = line.rstrip("\n")
-        reply = session.feed(line)
+    for before, line in enumerate(lines):
+        reply = session.feed(line.rstrip("\n"), before)
         if reply.text:
             print(reply.text)
-        if reply.error is not None:
-            if reply.error.source == line:
-                # So that it gives the line of the input.
-                reply.error.source = "\n" * number + line
-                reply.error.start += number
-                reply.error.end += number
+        error = reply.error
+        if error is not None:
+            if error.source is not None and error.line != before + 1:
+                # It stands in a definition, and this is the line that needs it.
+                error.message = f"in line {before + 1}: {error.message}"
             sys.stdout.flush()
-            print(f"exprjit: {reply.error}", file=sys.stderr)
+            print(f"exprjit: {error}", file=sys.stderr)
             status = 1
         if not session.open:
             break
