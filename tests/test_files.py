@@ -374,6 +374,29 @@ def test_a_row_that_fails_is_told_by_its_number_in_the_file(run: Run, ending: st
             assert f"in row {row} of" in run(command, "x", path, "--where=5 / y").err
 
 
+@pytest.mark.parametrize("ending", ["csv", "parquet", "arrow"])
+@pytest.mark.usefixtures("short_chunks")
+def test_a_row_that_an_array_cannot_hold_is_told_by_its_number_too(run: Run, ending: str) -> None:
+    for row in (2, 6, 8, 33):
+        x = [None if place == row else 1 for place in range(40)]
+        path = write(pa.table({"x": x, "y": [place % 3 for place in range(40)]}), f"d.{ending}")
+        for argv, column in (
+            (["map", "x"], "result"),
+            (["map", "x", f"--where=y == {row % 3}"], "result"),
+            (["map", "y", "--append"], "x"),
+            (["map", "y", "--append", f"--where=y == {row % 3}"], "x"),
+            (["map", "y", "--append", "--where=1"], "x"),
+            (["filter", f"y == {row % 3}"], "x"),
+            (["filter", "1"], "x"),
+        ):
+            status, out, err = run(argv[0], argv[1], path, *argv[2:], "-o", "o.npy")
+            assert (status, out) == (1, "")
+            assert err.startswith(
+                "exprjit: a .npy file cannot hold that there is no value in the column "
+                f"'{column}', in row {row} of d.{ending}\n"
+            )
+
+
 # Errors. -------------------------------------------------------------------------------------
 
 
@@ -530,7 +553,8 @@ def test_columns_that_a_format_cannot_hold(run: Run) -> None:
     assert read("o.arrow").to_pylist() == [{"x": 1, "text": "a", "list": [1]}]
     path = write(pa.table({"x": [1, None, 3]}), "d.arrow")
     err = run("map", "x", path, "-o", "n.npy").err
-    assert "cannot hold that there is no value in row 1 of the column 'result'" in err
+    told = "a .npy file cannot hold that there is no value in the column 'result', in row 1 of"
+    assert f"{told} d.arrow\n  hint: write Parquet" in err
     assert not os.path.exists("n.npy")
     zone = pa.array([None, 1], pa.timestamp("s", "No/Where"))
     path = write(pa.table({"x": [1, 2], "when": zone}), "d.arrow")

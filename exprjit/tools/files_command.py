@@ -202,7 +202,8 @@ def map_(arguments: Arguments) -> int:
                 results = job.compute("map", first, batch)
                 columns = [*(batch.column(name) for name in kept), results]
                 rows = pyarrow.record_batch(columns, schema=made)
-                sink.write(rows if job.where is None else job.picked(rows, job.passing(batch)))
+                passing = None if job.where is None else job.passing(batch)
+                job.write(sink, first, rows, passing)
     return 0
 
 
@@ -225,7 +226,7 @@ def filter_(arguments: Arguments) -> int:
         ):
             for first, batch in job.batches(progress):
                 passing = job.compute("mask", first, batch)
-                sink.write(job.picked(batch.select(kept), passing))
+                job.write(sink, first, batch.select(kept), passing)
     return 0
 
 

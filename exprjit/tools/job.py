@@ -11,6 +11,7 @@ from ..formula import Formula
 from ..function import Function
 from ..language.ast import Binding, Name
 from .progress import Progress
+from .sinks import Sink
 from .sources import ColumnError, Source
 
 
@@ -56,14 +57,8 @@ class Job:
     def compute(self, method: str, first: int, batch: Any) -> Any:
         """What a method of the function gives for a batch that begins with row `first`."""
         columns = {name: batch.column(name) for name in self.columns}
-        try:
+        with self._numbering(first):
             return getattr(self.function, method)(columns, where=self._filter(batch))
-        except ExprError as error:
-            if error.row is not None:
-                error.message = error.message.removesuffix(f", in row {error.row:,}")
-                error.in_row(first + error.row)
-                error.message += f" of {self.source.name}"
-            raise
 
     def _filter(self, batch: Any) -> Any:
         """The filter; one that says how many rows there are, if nothing else does."""
@@ -85,7 +80,26 @@ class Job:
         passing, _ = self.where.mask(columns, errors="mask")
         return passing
 
-    def picked(self, batch: Any, passing: Any) -> Any:
+    def write(self, sink: Sink, first: int, batch: Any, passing: Any = None) -> None:
+        """Write a batch that begins with row `first`: all rows, or those that pass."""
+        picked = batch if passing is None else self._picked(batch, passing)
+        with self._numbering(first, passing):
+            sink.write(picked)
+
+    @contextmanager
+    def _numbering(self, first: int, passing: Any = None) -> Iterator[None]:
+        """Give errors in rows of a batch, or in those that pass, the row's number in the file."""
+        try:
+            yield
+        except ExprError as error:
+            if error.row is not None:
+                error.message = error.message.removesuffix(f", in row {error.row:,}")
+                row = error.row if passing is None else _places(passing)[error.row]
+                error.in_row(first + row)
+                error.message += f" of {self.source.name}"
+            raise
+
+    def _picked(self, batch: Any, passing: Any) -> Any:
         """The rows of a batch that pass.  Raises ExprTypeError for what cannot be picked from."""
         import pyarrow
 
@@ -116,6 +130,11 @@ class Job:
                     error.locate(function.source)
                     break
             raise
+
+
+def _places(passing: Any) -> list[int]:
+    """The numbers of the rows of a batch that pass."""
+    return [place for place, truth in enumerate(passing.to_pylist()) if truth]
 
 
 def _constant(truth: bool, batch: Any) -> Any:

@@ -101,7 +101,10 @@ class Sink(ABC):
         self.schema = schema
 
     def write(self, batch: Any) -> None:
-        """Take the rows of a batch."""
+        """Take the rows of a batch.
+
+        Raises ExprValueError, in a row of the batch where it is about one.
+        """
         with naming(self.name):
             self._write(batch)
 
@@ -295,12 +298,11 @@ class NpySink(Sink):
         array = np.empty(batch.num_rows, self.dtype)
         for field, column in zip(self.schema, batch.columns, strict=True):
             if column.null_count:
-                row = self.rows + column.is_null().to_pylist().index(True)
                 raise ExprValueError(
-                    f"a .npy file cannot hold that there is no value in row {row:,} of the "
-                    f"column {quoted(field.name)}",
+                    "a .npy file cannot hold that there is no value in the column "
+                    f"{quoted(field.name)}",
                     hint="write Parquet, Arrow or CSV, or leave such rows out with --where",
-                )
+                ).in_row(column.is_null().to_pylist().index(True))
             part = array[field.name] if self.dtype.names else array
             part[...] = _as_numpy(column, part.dtype)
         self.rows += len(array)
