@@ -466,7 +466,7 @@ def test_files_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
     for array, words in (
         (np.zeros((2, 2), int), "d.npy must have one dimension, not 2"),
         (np.array(5), "d.npy must have one dimension, not 0"),
-        (np.array([1, None]), "d.npy cannot be read: Array can't be memory-mapped: Python objects"),
+        (np.array([1, None]), "d.npy holds Python objects, which cannot be read"),
     ):
         np.save("d.npy", array)
         assert words in fails("count", "x", "d.npy")
@@ -480,6 +480,73 @@ def test_files_that_cannot_be_read(run: Run, tmp_path: Path) -> None:
 def _after(fails: Callable[..., str], name: str, content: bytes) -> str:
     Path(name).write_bytes(content)
     return fails("count", "x", name)
+
+
+def npy(header: str | bytes, version: bytes = b"\1\0", size: int | None = None) -> bytes:
+    """The begin of a .npy file."""
+    text = header if isinstance(header, bytes) else header.encode()
+    width = 2 if version == b"\1\0" else 4
+    length = (len(text) if size is None else size).to_bytes(width, "little")
+    return b"\x93NUMPY" + version + length + text
+
+
+HEADER = "{'descr': '<i8', 'fortran_order': False, 'shape': (3,)}"
+DAMAGED = "has a header that cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"x,y\n1,2\n", "is no .npy file\n  hint: say what it is with --format"),
+        (b"\x93NUMPX\1\0", "is no .npy file\n  hint: say what it is with --format"),
+        (b"\x80\x04K\x05.", "is no .npy file\n  hint: say what it is with --format"),
+        (b"PK\3\4 and so on", "is an archive of arrays, not a .npy file"),
+        (b"PK\5\6" + bytes(18), "is an archive of arrays, not a .npy file"),
+        (npy(HEADER), "is cut off: it has 0 of 3 rows"),
+        (npy(HEADER) + bytes(23), "is cut off: it has 2 of 3 rows"),
+        (
+            npy(HEADER.replace("3", "1234567")) + bytes(8000),
+            "is cut off: it has 1,000 of 1,234,567",
+        ),
+        (npy(HEADER, b"\4\2"), "is of an unknown version of the format, 4.2"),
+        (npy(HEADER)[:9], DAMAGED),
+        (npy(HEADER)[:40], DAMAGED),
+        (npy(HEADER.replace("3", "-3")), DAMAGED),
+        (npy(HEADER.replace("3", "3.5")), DAMAGED),
+        (npy(HEADER.replace("<i8", "V0")), DAMAGED),
+        (npy(HEADER.replace("<i8", "what")), DAMAGED),
+        (npy("(" * 9000), DAMAGED),
+        (npy("-" * 9000 + "1"), DAMAGED),
+        (npy("1" + "+1" * 4500), DAMAGED),
+        (npy(b"\xff" + HEADER.encode(), b"\3\0"), DAMAGED),
+        (npy(HEADER, b"\2\0", 2**32 - 1), "has a header of 4,294,967,295 bytes, which is too long"),
+    ],
+)
+def test_arrays_that_cannot_be_read(run: Run, content: bytes, words: str) -> None:
+    Path("d.npy").write_bytes(content)
+    for argv in (["count", "x", "d.npy"], ["map", "x", "d.npy", "--format=npy"]):
+        status, out, err = run(*argv)
+        assert (status, out) == (1, "")
+        assert err.startswith(f"exprjit: d.npy {words}")
+        assert err.count("\n") == words.count("\n") + 1
+
+
+@pytest.mark.parametrize("version", [b"\1\0", b"\2\0", b"\3\0"])
+def test_arrays_of_every_version(run: Run, version: bytes) -> None:
+    kinds = [("x", "<i8"), ("größe", "<i8")]
+    if version == b"\3\0":
+        # Of these there may be many.
+        kinds += [(f"\\{'数' * 9}😀{place}", "<i8") for place in range(150)]
+    array = np.array([tuple(range(row, row + len(kinds))) for row in range(3)], kinds)
+    header = f"{{'descr': {kinds!r}, 'fortran_order': False, 'shape': (3,)}}\n"
+    text = header.encode("utf-8" if version == b"\3\0" else "latin-1")
+    Path("d.npy").write_bytes(npy(text, version) + array.tobytes())
+    assert np.load("d.npy").dtype == array.dtype
+    assert run("map", "x * 2", "d.npy").out == "0\n2\n4\n"
+    assert run("filter", "x == 1", "d.npy", "-o", "o.npy").status == 0
+    assert np.load("o.npy").tolist() == array[1:2].tolist()
+    assert np.load("o.npy").dtype == array.dtype
 
 
 def test_errors_say_where_a_formula_names_the_column(run: Run) -> None:
@@ -530,9 +597,12 @@ def test_columns_that_hold_no_integers(run: Run) -> None:
         "d.npy", np.array([(1.5, 1, 1, 2)], [("a", "f4"), ("b", "u8"), ("c", "M8[s]"), ("x", int)])
     )
     for name, words in (("a", "floats"), ("b", "unsigned"), ("c", "dates")):
-        assert f"the column '{name}' of d.npy must hold integers of up to 64 bits, not {words}" in (
-            run("count", name, "d.npy").err
+        err = run("count", name, "d.npy").err
+        assert (
+            f"the column '{name}' of d.npy must hold integers of up to 64 bits, not {words}" in err
         )
+        # What to write in Python does not help here.
+        assert "hint" not in err
     np.save("d.npy", np.array([(1j, 1)], [("z", complex), ("x", int)]))
     assert run("count", "x", "d.npy").out == "1\n"
     assert "'z' of d.npy is of type complex128, which cannot be written" in (
@@ -1007,6 +1077,16 @@ def test_a_value_on_standard_input_that_is_no_integer(tmp_path: Path) -> None:
         b"of standard input must hold integers of up to 64 bits, not 'ten', in row 1\n"
         in done.stderr
     )
+
+
+def test_an_array_on_standard_input_that_is_cut_off(tmp_path: Path) -> None:
+    path = tmp_path / "d.npy"
+    path.write_bytes(npy(HEADER) + bytes(17))
+    told = b"exprjit: standard input is cut off: it has 2 of 3 rows\n"
+    argv = ("count", "x", "-", "--format=npy")
+    assert process(*argv, cwd=tmp_path, input=path.read_bytes()).stderr == told
+    with path.open("rb") as file:
+        assert process(*argv, cwd=tmp_path, stdin=file).stderr == told
 
 
 def test_a_pipe_is_not_read_to_its_end_first(tmp_path: Path) -> None:

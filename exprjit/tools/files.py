@@ -28,14 +28,13 @@ class Format(NamedTuple):
     """A kind of file.
 
     endings: of the names of such files.  source: reads one; its arguments are what errors call it,
-    and the file.  seeks: whether it is read from more than front to back; opens: whether by name.
+    and the file.  seeks: whether more is needed of that than to be read from front to back.
     """
 
     name: str
     endings: tuple[str, ...]
     source: Callable[[str, Any], Source]
     seeks: bool = False
-    opens: bool = False
 
 
 FORMATS: Final = {
@@ -44,7 +43,7 @@ FORMATS: Final = {
         Format("csv", (".csv",), CsvSource),
         Format("parquet", (".parquet", ".pq"), ParquetSource, seeks=True),
         Format("arrow", (".arrow", ".feather", ".ipc", ".arrows"), ArrowSource, seeks=True),
-        Format("npy", (".npy",), NpySource, seeks=True, opens=True),
+        Format("npy", (".npy",), NpySource, seeks=True),
     )
 }
 
@@ -97,8 +96,7 @@ def _binary(path: str) -> Iterator[Any]:
 
 def _usable(file: Any, row: Format, stack: ExitStack) -> Any:
     """The file, or a copy of it on the disk if it is not one that the format can do with."""
-    is_regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-    if not row.seeks or (os.path.isfile(file.name) if row.opens else is_regular):
+    if not row.seeks or stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     if row.name == "arrow":
         # A stream can do with a pipe.

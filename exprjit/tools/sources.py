@@ -6,6 +6,7 @@ order, never many at a time. (CSV is in csv_source.py.)
 
 from __future__ import annotations
 
+import io
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -278,25 +279,54 @@ class ArrowSource(_Typed):
 class NpySource(Source):
     """An array of one dimension: a column without a name, or a column for each field."""
 
-    def __init__(self, name: str, file: Any) -> None:
-        import numpy as np
+    #: What files begin with, and what archives of them do.
+    MAGIC: Final = b"\x93NUMPY"
+    ARCHIVES: Final = (b"PK\3\4", b"PK\5\6")
+    #: In bytes. Of more than some 10,000, NumPy says that they may not be safe to look at.
+    LONGEST_HEADER: Final = 20_000
 
+    def __init__(self, name: str, file: Any) -> None:
         super().__init__(name)
-        try:
-            # Its memory is not touched; see _for_arrow.
-            array = np.load(file.name, mmap_mode="r")
-        except Exception as error:  # There is hardly a kind that it does not raise.
-            raise ExprValueError(f"{name} cannot be read: {first_line(error)}") from None
-        if not isinstance(array, np.memmap):
-            raise ExprValueError(f"{name} is an archive of arrays, not a .npy file")
-        if array.ndim != 1:
-            raise ExprValueError(f"{name} must have one dimension, not {array.ndim}")
-        file.seek(array.offset)
         self.file = file
-        self.dtype: Any = array.dtype
-        self.names = array.dtype.names
-        self.rows = len(array)
+        begin = file.read(len(self.MAGIC))
+        if not begin:
+            raise ExprValueError(f"{name} is empty")
+        if begin.startswith(self.ARCHIVES):
+            raise ExprValueError(f"{name} is an archive of arrays, not a .npy file")
+        if begin != self.MAGIC:
+            raise ExprValueError(f"{name} is no .npy file", hint="say what it is with --format")
+        shape, self.dtype = self._header()
+        if self.dtype.hasobject:
+            raise ExprValueError(f"{name} holds Python objects, which cannot be read")
+        if len(shape) != 1:
+            raise ExprValueError(f"{name} must have one dimension, not {len(shape)}")
+        self.names = self.dtype.names
+        (self.rows,) = shape
+        there = (os.fstat(file.fileno()).st_size - file.tell()) // self.dtype.itemsize
+        if there < self.rows:
+            raise ExprValueError(f"{name} is cut off: it has {there:,} of {self.rows:,} rows")
         self.done = 0
+
+    def _header(self) -> tuple[tuple[int, ...], Any]:
+        """The shape and the type of the items, from what is behind the magic string.
+
+        https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html
+        """
+        version = self.file.read(2)
+        if version not in (b"\1\0", b"\2\0", b"\3\0"):
+            number = ".".join(map(str, version))
+            raise ExprValueError(f"{self.name} is of an unknown version of the format, {number}")
+        size = int.from_bytes(self.file.read(2 if version == b"\1\0" else 4), "little")
+        if size > self.LONGEST_HEADER:
+            raise ExprValueError(f"{self.name} has a header of {size:,} bytes, which is too long")
+        encoding = "utf-8" if version == b"\3\0" else "latin-1"
+        try:
+            shape, dtype = _read_header(self.file.read(size).decode(encoding))
+            if min(shape, default=0) < 0 or not dtype.itemsize:
+                raise ValueError
+        except Exception:  # There is hardly a kind that NumPy does not raise.
+            raise ExprValueError(f"{self.name} has a header that cannot be read") from None
+        return shape, dtype
 
     def _type(self, name: str) -> Any:
         """The type of a column, with the shape of what a row has of it: () for a number."""
@@ -313,7 +343,7 @@ class NpySource(Source):
             try:
                 if kind.shape:
                     raise refusal("", f"arrays of shape {kind.shape}", column)
-                item_type(kind, column)
+                item_type(kind, column, hints={})
             except ExprTypeError as error:
                 raise ColumnError(error.message, name, error.hint) from None
         return self._batch(np.empty(0, self.dtype)).schema
@@ -350,6 +380,21 @@ class NpySource(Source):
 
     def share(self) -> float | None:
         return self.done / max(1, self.rows)
+
+
+def _read_header(header: str) -> tuple[tuple[int, ...], Any]:
+    """What the header of a .npy file says; NumPy raises what it likes."""
+    from inspect import signature
+
+    from numpy.lib import format as npy
+
+    # As the second version, which any can be made: NumPy hides how it reads the third.
+    text = header.encode("ascii", "backslashreplace")
+    read = npy.read_array_header_2_0
+    # Escapes are longer than what they stand for. Old versions of NumPy have no limit.
+    more = {"max_header_size": len(text)} if "max_header_size" in signature(read).parameters else {}
+    shape, _, dtype = read(io.BytesIO(len(text).to_bytes(4, "little") + text), **more)
+    return shape, dtype
 
 
 def _as_arrow(array: Any) -> Any:
