@@ -117,6 +117,14 @@ def test_the_value_is_printed(run, argv: Sequence[str], answer: int) -> None:
         (["check", "--generate", "--seconds=long"], "'long' is not a number"),
         (["check", "--generate", "--jobs=0"], "--jobs is a number from 1 to 256"),
         (["check", "x + y", "x=1"], "no value for y"),
+        (["check", "--xy"], "exprjit check -- '--xy'"),
+        (["x", "-q"], "there is no option -q, and the formula is 'x' already"),
+        (["x", "-", "4"], "'-' is not NAME=VALUE"),
+        (["mapp", "x", "f.npy"], "there is no command mapp (did you mean map?); as a formula:"),
+        (["chek"], "there is no command chek (did you mean check?); as a formula: no value for"),
+        (["--", "check"], "exprjit: no value for check: add check=..."),
+        (["maps=1", "x"], "exprjit: 'maps' is not a parameter of the formula"),
+        (["help", "x"], "exprjit: 'x' is not NAME=VALUE"),
     ],
 )
 def test_a_wrong_command_line_is_explained(run, argv: Sequence[str], words: str) -> None:
@@ -124,6 +132,8 @@ def test_a_wrong_command_line_is_explained(run, argv: Sequence[str], words: str)
     assert (status, out) == (2, "")
     assert err.startswith("exprjit: ")
     assert words in err
+    command = f"exprjit {argv[0]}" if argv[0] in cli.COMMANDS else "exprjit"
+    assert err.endswith(f"\n{command} --help explains\n")
     assert "Traceback" not in err
 
 
@@ -215,10 +225,17 @@ def test_version_and_help(run) -> None:
     assert max(map(len, out.splitlines())) <= 92
 
 
+def test_the_word_help(run) -> None:
+    assert run("help") == run("--help")
+    assert run("help", "help=5").out == "5\n"
+    assert run("--", "help", "help=5").out == "5\n"
+
+
 @pytest.mark.parametrize("name", cli.COMMANDS)
 def test_every_command_has_help(run, name: str) -> None:
     status, out, err = run(name, "--help")
     assert (status, err) == (0, "")
+    assert run("help", name).out == out
     assert out.startswith(f"Usage: exprjit {name} ")
     for option in cli.COMMANDS[name].options():
         assert option.name in out

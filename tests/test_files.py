@@ -412,7 +412,10 @@ def test_a_row_that_an_array_cannot_hold_is_told_by_its_number_too(run: Run, end
         (["count", "x", "data"], "npy (.npy)"),
         (["count", "x", "-"], "say what standard input holds: --format=csv|parquet|arrow|npy"),
         (["count", "x", "d.csv", "--format=xls"], "--format is one of csv, parquet, arrow, npy"),
-        (["count", "x", "d.csv", "-o", "x.csv"], "'-o' is not NAME=VALUE"),
+        (["count", "x", "d.csv", "-o", "x.csv"], "there is no option -o, and the formula is"),
+        (["map", "x", "d.csv", "-oo.csv"], "'-oo.csv' has to be two words: -o o.csv"),
+        (["filter", "x", "d.csv", "-oo.csv"], "'-oo.csv' has to be two words: -o o.csv"),
+        (["map", "--xy", "d.csv"], "exprjit map -- '--xy'"),
         (["map", "x", "d.csv", "-o"], "--output needs a value: --output=FILE"),
         (["map", "x", "d.csv", "-o", "x.xls"], "x.xls: unknown format"),
         (["filter", "x", "d.csv", "-o", "x.xls"], "x.xls: unknown format"),
@@ -427,6 +430,7 @@ def test_a_wrong_command_line_is_explained(run: Run, argv: Sequence[str], words:
     assert (status, out) == (2, "")
     assert err.startswith("exprjit: ")
     assert words in err
+    assert err.endswith(f"\nexprjit {argv[0]} --help explains\n")
 
 
 def test_files_that_cannot_be_read(run: Run, tmp_path: Path) -> None:

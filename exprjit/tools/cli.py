@@ -52,9 +52,9 @@ def _check_options() -> Sequence[Option]:
 
 
 def _check(arguments: Arguments) -> int:
-    from .check_command import run
+    from .check_command import OPTIONS, run
 
-    formula, texts = formula_and_values(arguments.words)
+    formula, texts = formula_and_values(arguments.words, OPTIONS)
     return run(formula, read_values(texts), arguments.options)
 
 
@@ -234,11 +234,26 @@ def _interact(values: Mapping[str, int], options: Mapping[str, Any]) -> int:
     return run_lines(session, sys.stdin or ())
 
 
+def _without_command(arguments: Arguments) -> int:
+    formula, texts = formula_and_values(arguments.words, OPTIONS)
+    values = read_values(texts)
+    if formula is None:
+        return _interact(values, arguments.options)
+    return _evaluate(formula, values, arguments.options)
+
+
+def _command(argv: Sequence[str]) -> Command | None:
+    return COMMANDS.get(argv[0]) if argv else None
+
+
 def _run(argv: Sequence[str]) -> int:
-    command = COMMANDS.get(argv[0]) if argv else None
+    if list(argv[:1]) == ["help"] and (len(argv) == 1 or (len(argv) == 2 and argv[1] in COMMANDS)):
+        # No formula: the parameter `help` would have no value.
+        argv = [*argv[1:], "--help"]
+    command = _command(argv)
     if command is not None:
         table = (*command.options(), HELP)
-        arguments = parse(argv[1:], table)
+        arguments = parse(argv[1:], table, f"exprjit {command.name}")
         if arguments.options["help"]:
             usage = f"Usage: exprjit {command.name} {command.usage} [OPTIONS]".replace("  ", " ")
             print(f"{usage}\n\n{command.help.capitalize()}.\n\nOptions:\n{describe(table)}")
@@ -254,11 +269,14 @@ def _run(argv: Sequence[str]) -> int:
 
         print(f"exprjit {__version__}")
         return 0
-    formula, texts = formula_and_values(arguments.words)
-    values = read_values(texts)
-    if formula is None:
-        return _interact(values, arguments.options)
-    return _evaluate(formula, values, arguments.options)
+    try:
+        return _without_command(arguments)
+    except UsageError as error:
+        word = arguments.words[0] if arguments.words else ""
+        close = did_you_mean(word, COMMANDS)
+        if not close or not word.isidentifier() or word in COMMANDS:
+            raise
+        raise UsageError(f"there is no command {word}{close}; as a formula: {error}") from None
 
 
 class _NoOutput(TextIOBase):
@@ -292,11 +310,14 @@ def _abandon_output() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point: run a command line, without the program's name; give the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     try:
         with _output():
-            return _run(sys.argv[1:] if argv is None else argv)
+            return _run(argv)
     except UsageError as error:
-        print(f"exprjit: {error}\nexprjit --help explains", file=sys.stderr)
+        command = _command(argv)
+        name = f"exprjit {command.name}" if command else "exprjit"
+        print(f"exprjit: {error}\n{name} --help explains", file=sys.stderr)
         return 2
     except ExprError as error:
         try:

@@ -87,7 +87,7 @@ def _words(command: str, words: Sequence[str]) -> tuple[str, str, dict[str, int]
     """The formula, the file, and the values of parameters that are the same for all rows."""
     if len(words) < 2:
         raise UsageError(f"give a formula and a file: exprjit {command} 'price * qty' data.csv")
-    formula, texts = formula_and_values([words[0], *words[2:]])
+    formula, texts = formula_and_values([words[0], *words[2:]], OPTIONS[command])
     if formula is None:
         raise UsageError(f"{words[0]!r} is no formula")
     return formula, words[1], read_values(texts)

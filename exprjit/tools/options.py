@@ -16,6 +16,8 @@ from ..errors import ExprError, ExprNameError
 
 _OPTION = re.compile(r"(--[a-z][a-z-]+)(?:=(.*))?\Z", re.DOTALL)
 
+_LETTER = re.compile(r"-[A-Za-z]")
+
 _NAME_AND_VALUE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=(?!=)(.*)\Z", re.DOTALL)
 
 
@@ -62,10 +64,10 @@ class Arguments(NamedTuple):
     words: list[str]
 
 
-def parse(argv: Sequence[str], table: Sequence[Option]) -> Arguments:
+def parse(argv: Sequence[str], table: Sequence[Option], command: str = "exprjit") -> Arguments:
     """Options may stand anywhere before ``--``; of one given twice the last counts.
 
-    Raises UsageError.
+    command: what stands before them, for errors.  Raises UsageError.
     """
     known = {option.name: option for option in table}
     short = {option.short: option.name for option in table if option.short}
@@ -84,7 +86,11 @@ def parse(argv: Sequence[str], table: Sequence[Option]) -> Arguments:
         name, text = match.groups()
         option = known.get(name)
         if option is None:
-            raise UsageError(_unknown(argument, name, known))
+            close = did_you_mean(name, known)
+            raise UsageError(
+                f"there is no option {name}{close}; a formula that begins so: "
+                f"{command} -- '{argument}'"
+            )
         if not option.value:
             if text is not None:
                 raise UsageError(f"{name} takes no value")
@@ -107,11 +113,6 @@ def _read(option: Option, text: str) -> Any:
         raise UsageError(f"{option.usage}: {text!r} is not a {option.value.lower()}") from None
 
 
-def _unknown(argument: str, name: str, known: Iterable[str]) -> str:
-    close = did_you_mean(name, known)
-    return f"there is no option {name}{close}; a formula that begins so: exprjit -- '{argument}'"
-
-
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """ ", did you mean ...?" where something close to `word` is known, else nothing."""
     from difflib import get_close_matches
@@ -120,11 +121,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
-def formula_and_values(words: Sequence[str]) -> tuple[str | None, dict[str, str]]:
+def formula_and_values(
+    words: Sequence[str], table: Sequence[Option]
+) -> tuple[str | None, dict[str, str]]:
     """The formula among the words of a command line, and the texts of the values by name.
 
     ``name=value`` alone is never a formula (it lacks the final expression), so values may
-    also stand before it.  Raises UsageError.
+    also stand before it.  table: of the options, which a word may have been meant for.
+    Raises UsageError.
     """
     formula = None
     values: dict[str, str] = {}
@@ -138,11 +142,21 @@ def formula_and_values(words: Sequence[str]) -> tuple[str | None, dict[str, str]
         elif formula is None:
             formula = word
         else:
-            raise UsageError(
-                f"{word!r} is not NAME=VALUE, and the formula is {formula!r} already; "
-                "a formula with blanks or operators needs quotes: exprjit 'x + 4' x=2"
-            )
+            raise _surplus(word, formula, table)
     return formula, values
+
+
+def _surplus(word: str, formula: str, table: Sequence[Option]) -> UsageError:
+    """The error for a word that is nothing beside a formula."""
+    for option in table:
+        rest = word.removeprefix(option.short)
+        if option.short and option.value and rest != word:
+            return UsageError(f"{word!r} has to be two words: {option.short} {rest}")
+    what = f"there is no option {word}" if _LETTER.match(word) else f"{word!r} is not NAME=VALUE"
+    return UsageError(
+        f"{what}, and the formula is {formula!r} already; "
+        "a formula with blanks or operators needs quotes: exprjit 'x + 4' x=2"
+    )
 
 
 def read_values(texts: Mapping[str, str]) -> dict[str, int]:
