@@ -10,8 +10,13 @@ error is shown, so that nothing on the fast path has to count lines.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 #: How much of a long source line is shown around the caret, in characters.
 WINDOW = 100
+
+#: The longest name that is compared with others.
+LONGEST_GUESS = 50
 
 
 def shown(value: object) -> str:
@@ -28,6 +33,29 @@ def shown(value: object) -> str:
     except Exception:
         return f"an object of type {type(value).__name__}"
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """The one of `known` of which `name` is probably a misspelling, or None.
+
+    Looks at names that are not long, because comparing is quadratic.  Short ones have much in
+    common by chance: there it has to be more, or they begin alike and are as long but for a letter.
+    """
+    # Costs 2 ms to import, and only errors need it.
+    from difflib import SequenceMatcher, get_close_matches
+
+    if len(name) > LONGEST_GUESS:
+        return None
+    some = [other for other in known if len(other) <= LONGEST_GUESS]
+    for word in (name, name.lower()):
+        for other in get_close_matches(word, some):
+            if (
+                min(len(word), len(other)) > 4
+                or SequenceMatcher(None, other, word).ratio() >= 0.75
+                or (word[0] == other[0] and abs(len(word) - len(other)) <= 1)
+            ):
+                return other
+    return None
 
 
 class ExprError(Exception):

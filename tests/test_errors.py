@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import exprjit
-from exprjit.errors import printable, quoted, shortened
+from exprjit.errors import closest, printable, quoted, shortened
 
 KINDS: list[tuple[type[exprjit.ExprError], type[Exception]]] = [
     (exprjit.ExprSyntaxError, SyntaxError),
@@ -269,7 +269,11 @@ HINTS = [
     ("maxx(a, b)", "unknown function 'maxx'", "did you mean 'max'?"),
     ("Abs(a)", "unknown function 'Abs'", "did you mean 'abs'?"),
     ("square(v) = v * v; sqare(3)", "unknown function 'sqare'", "did you mean 'square'?"),
+    ("sqrt(a)", "unknown function 'sqrt'", "did you mean 'isqrt'?"),
+    ("mni(a, b)", "unknown function 'mni'", "did you mean 'min'?"),
     ("hypot(a)", "unknown function 'hypot'", "defined before its first use"),
+    ("len(a)", "unknown function 'len'", "defined before its first use"),
+    ("int(a)", "unknown function 'int'", "defined before its first use"),
     ("clamp(a)", "takes 3 arguments, not 1", "`clamp(x, low, high)`"),
     ("x × y", "MULTIPLICATION SIGN", "write `*`"),  # noqa: RUF001
     ("x − y", "MINUS SIGN", "write `-`"),  # noqa: RUF001
@@ -298,6 +302,30 @@ def test_hints_about_names_look_at_the_parameters() -> None:
     assert error_of("Length * 2", params=["length"]).hint == "did you mean 'length'?"
     assert error_of("RATE * 2", params=[], constants={"RATES": 3}).hint == "did you mean 'RATES'?"
     assert "params=" in (error_of("zebra * 2", params=["length"]).hint or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "found"),
+    [
+        ("prize", ["qty", "price"], "price"),
+        ("Qty", ["price", "qty"], "qty"),
+        ("mx", ["min", "max"], "max"),
+        ("sgn", ["sign"], "sign"),
+        ("qyt", ["tqy", "qty"], "qty"),
+        ("gg", ["g"], "g"),
+        ("mim", ["nim", "min"], "min"),
+        ("len", ["ule", "low"], None),
+        ("int", ["min"], None),
+        ("dist", ["isqrt"], None),
+        ("median", ["min"], None),
+        ("zebra", ["length"], None),
+        ("", ["x"], None),
+        ("x", [], None),
+        ("x" * 60, ["x" * 60], None),
+    ],
+)
+def test_what_is_close_to_a_name(name: str, known: list[str], found: str | None) -> None:
+    assert closest(name, known) == found
 
 
 def test_a_negative_exponent_says_why() -> None:

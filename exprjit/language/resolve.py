@@ -11,15 +11,13 @@ import keyword
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 
-from ..errors import ExprError, ExprLimitError, ExprNameError, ExprTypeError, quoted
+from ..errors import ExprError, ExprLimitError, ExprNameError, ExprTypeError, closest, quoted
 from .ast import Binding, Call, Definition, Name, Node, Program, Statement
 from .externs import Extern
 from .limits import Limits
 from .operators import FUNCTIONS
 from .parser import Parsed
 from .syntax_errors import arity_error, reserved_word
-
-_LONGEST_GUESS = 50
 
 
 def resolve(
@@ -232,15 +230,7 @@ class _Resolver:
 
 
 def _guess(name: str, known: Iterable[str]) -> str | None:
-    """The hint that `name` is a misspelling of one of `known`, or None.
-
-    Looks at short names and not too many, because comparing is quadratic.
-    """
-    # Costs 2 ms to import, and only errors need it.
-    from difflib import get_close_matches
-
-    if len(name) > _LONGEST_GUESS:
-        return None
-    some = [other for other in islice(known, 1000) if len(other) <= _LONGEST_GUESS]
-    close = get_close_matches(name, some, 1) or get_close_matches(name.lower(), some, 1)
-    return f"did you mean '{close[0]}'?" if close else None
+    """The hint that `name` is a misspelling of one of `known`, or None."""
+    # Of what a stranger's program binds, not too many.
+    close = closest(name, islice(known, 1000))
+    return None if close is None else f"did you mean '{close}'?"

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..errors import ExprError, ExprNameError
+from ..errors import ExprError, ExprNameError, closest
 
 _OPTION = re.compile(r"(--[a-z][a-z-]+)(?:=(.*))?\Z", re.DOTALL)
 
@@ -115,10 +115,8 @@ def _read(option: Option, text: str) -> Any:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """ ", did you mean ...?" where something close to `word` is known, else nothing."""
-    from difflib import get_close_matches
-
-    close = get_close_matches(word, list(known), 1)
-    return f" (did you mean {close[0]}?)" if close else ""
+    close = closest(word, known)
+    return "" if close is None else f" (did you mean {close}?)"
 
 
 def formula_and_values(
