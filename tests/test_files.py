@@ -575,6 +575,30 @@ def test_errors_say_where_a_formula_names_the_column(run: Run) -> None:
     assert run("map", "y", "t.parquet").out == "1\n"
 
 
+def test_columns_that_are_called_like_reserved_words(run: Run) -> None:
+    path = write(pa.table({"class": [1], "in": [2], "x": [3]}), "d.csv")
+    rename = "a column that is called so has to be renamed before a formula can name it\n"
+    for argv, word, place, hint in (
+        (["map", "1 + class", path], "class", 5, rename),
+        (["count", "x", path, "--where=class"], "class", 1, rename),
+        (
+            ["filter", "in", path],
+            "in",
+            1,
+            f"`==` compares with one value; join several by `or`; {rename}",
+        ),
+    ):
+        status, out, err = run(*argv)
+        assert (status, out) == (1, "")
+        assert err.startswith(
+            f"exprjit: '{word}' is a reserved word, not a name\n  line 1, column {place}\n"
+        )
+        assert err.endswith(f"\n  hint: {hint}")
+    assert "renamed" not in run("map", "x +", path).err
+    # It can be written all the same.
+    assert run("filter", "x", path).out == "class,in,x\n1,2,3\n"
+
+
 def test_columns_that_hold_no_integers(run: Run) -> None:
     from decimal import Decimal
 

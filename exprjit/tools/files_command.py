@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from ..errors import ExprValueError, quoted
+from ..errors import ExprSyntaxError, ExprValueError, quoted
 from ..function import Function
 from ..language.operators import OVERFLOW_MODES
+from ..language.syntax_errors import reserved_word
 from .files import FORMATS, STANDARD, format_of, opened, unknown_format
 from .job import Job
 from .options import (
@@ -93,15 +94,27 @@ def _words(command: str, words: Sequence[str]) -> tuple[str, str, dict[str, int]
     return formula, words[1], read_values(texts)
 
 
+def _compiled(formula: str, **options: Any) -> Function:
+    """What `compile` gives; an error for a reserved word tells what to do if a column has it."""
+    from .. import compile
+
+    try:
+        return compile(formula, **options)
+    except ExprSyntaxError as error:
+        word = formula[error.start : error.end]
+        if error.message == reserved_word(word, 0, 0).message:
+            rename = "a column that is called so has to be renamed before a formula can name it"
+            error.hint = f"{error.hint}; {rename}" if error.hint else rename
+        raise
+
+
 def _functions(
     formula: str, values: Mapping[str, int], options: Mapping[str, Any]
 ) -> tuple[Function, Function | None]:
     """The function and the filter, with the values in them."""
-    from .. import compile
-
     chosen = {"overflow": options["overflow"], "backend": options["backend"]}
-    function = compile(formula, options["params"], **chosen)
-    where = None if options["where"] is None else compile(options["where"], **chosen)
+    function = _compiled(formula, params=options["params"], **chosen)
+    where = None if options["where"] is None else _compiled(options["where"], **chosen)
     there = (*function.params, *(where.params if where else ()))
     for name in values:
         if name not in there:
