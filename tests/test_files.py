@@ -803,6 +803,12 @@ def test_csv_passes_text_as_it_stands(run: Run) -> None:
     )
 
 
+def test_csv_is_written_in_one_way(run: Run) -> None:
+    text = '\ufeff"x",t,u\r\n1,"",NA\r\n\r\n"2","q",a"b\r\n3,"a\r\nb","c,d"'
+    assert run("filter", "x", csv(text), "-o", "o.csv") == (0, "", "")
+    assert Path("o.csv").read_bytes() == b'x,t,u\n1,,NA\n2,q,"a""b"\n3,"a\r\nb","c,d"\n'
+
+
 def test_csv_that_is_no_utf8_passes_too(run: Run) -> None:
     path = csv("x,y,text\n1,true,é\n2,false,\n".encode("latin-1") + b'3,true,"a,\xe9"\n')
     assert run("filter", "x and y", path, "-o", "o.csv").status == 0
