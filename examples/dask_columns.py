@@ -60,10 +60,18 @@ def column(path: Path, rows: int, high: int, seed: int) -> Any:
     return da.from_array(source, chunks=BLOCK, name=path.name, asarray=False, inline_array=True)
 
 
+def positive(text: str) -> int:
+    """How many, on the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
 def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Count the rows that match, out of memory.")
-    parser.add_argument("--rows", type=int, default=more_than_memory(), help="(%(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="(%(default)s)")
+    parser.add_argument("--rows", type=positive, default=more_than_memory(), help="(%(default)s)")
+    parser.add_argument("--workers", type=positive, default=os.cpu_count(), help="(%(default)s)")
     parser.add_argument("--formula", default=FORMULA, help="over price and qty (%(default)s)")
     options = parser.parse_args(argv)
     try:
@@ -86,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
         count = running.result()
         seconds = time.perf_counter() - start
     print(f"matches    {count:,}")
-    print(f"took       {seconds:.1f} s, {seconds / max(options.rows, 1) * 1e9:.2f} ns per row")
+    print(f"took       {seconds:.1f} s, {seconds / options.rows * 1e9:.2f} ns per row")
     return 0
 
 

@@ -218,9 +218,17 @@ def compare(connection: sqlite3.Connection, database: Database, rows: int) -> in
     return 0
 
 
+def positive(text: str) -> int:
+    """How many, on the command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Sum a formula over a table, each way.")
-    parser.add_argument("rows", type=int, nargs="?", default=200_000)
+    parser.add_argument("rows", type=positive, nargs="?", default=200_000)
     parser.add_argument("--formula", default=FORMULA, help="of a and b (%(default)s)")
     options = parser.parse_args()
     try:

@@ -123,6 +123,23 @@ def test_bitmap_search_shows_where_a_predicate_is_wrong() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "argument", "needed"),
+    [
+        ("sqlite_function.py", "0", "_sqlite3"),
+        ("bitmap_search.py", "-3", "numpy"),
+        ("dask_columns.py", "--rows=0", "distributed"),
+        ("dask_columns.py", "--workers=0", "distributed"),
+    ],
+)
+def test_no_rows_are_refused(name: str, argument: str, needed: str) -> None:
+    pytest.importorskip(needed)
+    done = run(name, argument)
+    assert done.returncode == 2
+    assert done.stderr.endswith(": must be 1 or more\n")
+    assert "Traceback" not in done.stderr
+
+
 def test_columns_larger_than_memory_by_several_processes() -> None:
     pytest.importorskip("distributed")
     done = run("dask_columns.py", "--rows", "300000", "--workers", "2")
