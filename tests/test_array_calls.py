@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -323,7 +324,7 @@ def test_where_the_fields_of_arrays_are_not_known(
 def test_the_fields_of_arrays_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = numpy_fields.array_fields()
     assert fields is not None
-    wrong = type("object", (), {"__basicsize__": object.__basicsize__ + 8})
+    wrong = SimpleNamespace(__basicsize__=object.__basicsize__ + 8)
     monkeypatch.setattr(numpy_fields, "object", wrong, raising=False)
     assert numpy_fields.array_fields.__wrapped__() is None
 
