@@ -10,6 +10,7 @@ enough to be done in pieces, and rows that fail.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import is_
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .array_code import Task, columns_of
@@ -19,6 +20,7 @@ from .formula import Formula
 from .runtime.array_calls import callable_kernel
 from .runtime.columns import numpy
 from .runtime.numpy_rows import trimmed
+from .runtime.sweep import PIECE
 from .x86.array_call import Called
 from .x86.rows import INDICES_ROOM, ITEM_TYPES, SCALAR_COLUMN, Plan
 
@@ -80,7 +82,7 @@ def _with_results(
         if len(columns) != count:
             return NotImplemented
         column = columns[array]
-        if type(column) is not ndarray:
+        if type(column) is not ndarray or column.size > PIECE:
             return NotImplemented
         result = empty(column.shape, dtype) if new is None else new(np, column.size, dtype)
         found = call(*columns, result)
@@ -143,8 +145,10 @@ def _made(body: Body, kernel: str, where: Any, dtypes: Sequence[Any], np: Any) -
 
 def plain_call(
     body: Body, kernel: str, where: Any, key: object, columns: Sequence[Any]
-) -> Call | None:
-    """What answers for columns of the types of these, if they and the filter are plain.
+) -> tuple[Call, Sequence[Any]] | None:
+    """What answers for columns of the types of these, and the columns as it takes them.
+
+    None if some are not plain.
 
     key: what such calls are known by, None for a filter that is not plain.
     """
@@ -152,15 +156,23 @@ def plain_call(
     if loaded is None or key is None:
         return None
     dtypes: list[Any] = []
-    for column in columns:
+    views: list[Any] = [*columns]
+    for place, column in enumerate(columns):
         kind = type(column)
         if kind is int:
             dtypes.append(None)
         elif kind is loaded.ndarray and column.flags.c_contiguous:
-            dtypes.append(column.dtype)
+            dtype = column.dtype
+            # Code knows the one object for a type that NumPy has for ever. Equal ones are made
+            # where arrays are unpickled, for instance.
+            usual = loaded.dtype(dtype.type)
+            if dtype is not usual:
+                if dtype != usual:
+                    return None
+                views[place] = column.view(usual)
+            dtypes.append(usual)
         else:
             return None
-    # Equal dtypes may be different objects, and code knows but one of them, which it keeps.
     types = (key, *map(id, dtypes))
     call = body.plain.get(types)
     if call is None:
@@ -169,7 +181,8 @@ def plain_call(
         except ExprError:
             # The long way tells it.
             return None
-    if call is not None:
-        # The next columns will be of the same types.
-        body.keep_plain(key, types, call)
-    return call
+        if call is None:
+            return None
+    # The next columns will be of the same types.
+    body.keep_plain(key, types, call)
+    return call, columns if all(map(is_, views, columns)) else views

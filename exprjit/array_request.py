@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .array_code import columns_of
-from .errors import ExprTypeError, ExprValueError, quoted, shown
+from .array_tables import any_column, is_table, table_columns
+from .errors import ExprTypeError, ExprValueError, shown
 from .formula import Formula
 from .language.arguments import bind_arguments
 from .runtime.columns import are_exact, argument, is_columnar, numpy
@@ -69,10 +70,9 @@ def request(
             values = table_columns(columns[0], names)
             for value in values:
                 _check_computed(value)
-            if not names and filter_ is not True:
-                # Nothing of it is looked at, but it has so many rows.
-                counts = not filter_ or filter_.interpret() != 0
-                filter_, where = True, bytes([counts]) * _length(columns[0])
+            if not names:
+                body = _with_a_column(body)
+                names, values = body.formula.params, [any_column(columns[0])]
         else:
             values = bind_arguments(f"{body.formula.name}.{kernel}", names, columns, named)
             for name, value in zip(names, values, strict=True):
@@ -83,6 +83,16 @@ def request(
         exact = exact and are_exact((where,))
     chosen = None if dtype is None else _item_type(dtype)
     return Request(body, kernel, names, values, filter_, exact, out, chosen, threads, errors)
+
+
+def _with_a_column(body: Body) -> Body:
+    """The body of a formula without parameters, but with one for the rows of a table."""
+    formula, name = body.formula, "rows"
+    while name in formula.constants or name in formula.externs:
+        name += "_"
+    made: Any = type(body).restored(formula.source, {**body.keywords(), "params": (name,)})
+    other: Body = made._body
+    return other
 
 
 def filter_of(body: Body, where: Any) -> Formula | bool:
@@ -103,15 +113,6 @@ def filter_of(body: Body, where: Any) -> Formula | bool:
 def is_lazy(value: Any) -> bool:
     """Whether a value is a collection of Dask, whose rows are yet to be computed."""
     return hasattr(type(value), "__dask_graph__")
-
-
-def is_table(value: Any) -> bool:
-    """Whether a value has columns with names: a dict or a data frame."""
-    if isinstance(value, Mapping):
-        return True
-    # (Of Dask a single column has that attribute, too.)
-    named = hasattr(value, "columns") and hasattr(value, "__getitem__")
-    return named and getattr(value, "ndim", 2) == 2
 
 
 def _check_computed(value: Any) -> None:
@@ -149,32 +150,6 @@ def _truths(where: Any) -> Any:
             f"not {type(where).__name__}"
         )
     return where
-
-
-def _length(table: Any) -> int:
-    """How many rows a table has; numbers in a dict are the same for all of them."""
-    if not isinstance(table, Mapping):
-        return len(table)
-    return max((len(column) for column in table.values() if is_columnar(column)), default=1)
-
-
-def table_columns(table: Any, names: Sequence[str]) -> list[Any]:
-    """The columns of a table by name; others are not looked at."""
-    if isinstance(table, Mapping):
-        there = list(table)
-    else:
-        # Of Arrow's tables the attribute `columns` is the data themselves.
-        arrow = hasattr(type(table), "column_names")
-        there = list(table.column_names if arrow else table.columns)
-    missing = [quoted(name) for name in names if name not in there]
-    if missing:
-        known = ", ".join(map(shown, there[:20])) or "none"
-        hint = f"there are {known}{', ...' if len(there) > 20 else ''}"
-        raise ExprTypeError(f"there is no column {', '.join(missing)}", hint=hint)
-    for name in names:
-        if there.count(name) > 1:
-            raise ExprTypeError(f"there are {there.count(name)} columns {quoted(name)}")
-    return [table[name] for name in names]
 
 
 def _item_type(dtype: Any) -> str:

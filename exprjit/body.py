@@ -123,7 +123,7 @@ class Body:
         """
         formula = self.formula
         if len(args) == 1 and not kwargs and not hasattr(type(args[0]), "__index__"):
-            from .array_request import is_table, table_columns
+            from .array_tables import is_table, table_columns
 
             if formula.params and is_table(args[0]):
                 return table_columns(args[0], formula.params)
@@ -195,8 +195,11 @@ class Body:
             answer = call(*columns)
             if answer is not NotImplemented:
                 return answer
-        other = plain.plain_call(self, kernel, where, key, columns)
-        return NotImplemented if other is None or other is call else other(*columns)
+        found = plain.plain_call(self, kernel, where, key, columns)
+        if found is None or (found[0] is call and found[1] is columns):
+            return NotImplemented
+        other, columns = found
+        return other(*columns)
 
     def over_arrays(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import itertools
+import pickle
 import random
 import sys
 import threading
@@ -466,11 +467,37 @@ def test_functions_dropped_while_they_compute() -> None:
     assert wrong == []
 
 
-def test_types_are_forgotten_in_time() -> None:
-    """Dtypes that are equal may be many objects."""
-    f = exprjit.compile("x")
-    for number in range(200):
-        dtype = np.dtype("int64", metadata={"number": number})
-        x = np.arange(9).astype(dtype)
-        assert f.sum(x) == 36
-    assert len(f._body.plain) <= 64
+@pytest.mark.parametrize("kernel", ["sum", "map", "indices"])
+def test_types_that_are_many_objects(kernel: str, handed_over: list[str]) -> None:
+    """No code is made for each, and the short way is taken all the same."""
+    f, x = exprjit.compile("x * x + y", ["x", "y"]), np.arange(9)
+    agrees(f, kernel, [x, 1])
+    before = len(f._body.plain)
+    handed_over.clear()
+    for number in range(100):
+        marked = np.dtype("int64", metadata={"number": number})
+        for other in (pickle.loads(pickle.dumps(x)), x.view(marked), x.view(np.longlong)):
+            assert same(getattr(f, kernel)(other, 1), getattr(f, kernel)(x, 1))
+    assert handed_over == []
+    # That of another letter is one more.
+    assert len(f._body.plain) <= before + 1
+
+
+def test_code_for_many_filters_and_types_is_not_kept_for_ever() -> None:
+    f, x = exprjit.compile("x"), np.arange(300)
+    for limit, kind in itertools.product(range(30), ["int64", "int16", "uint32"]):
+        assert f.count(x.astype(kind), where=f"x > {limit}") == 299 - limit
+    assert len(f._body.plain) <= 65
+
+
+@pytest.mark.parametrize("kernel", ["indices", "map", "mask", "bitmap"])
+def test_no_memory_is_taken_for_rows_that_are_too_many(
+    kernel: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    f, x = exprjit.compile("x"), np.arange(10)
+    getattr(f, kernel)(x)
+    made = []
+    monkeypatch.setattr(np, "empty", made.append)
+    monkeypatch.setattr(np, "zeros", made.append)
+    assert f._body.plain[kernel](np.broadcast_to(x[:1], PIECE + 1)) is NotImplemented
+    assert made == []

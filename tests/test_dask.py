@@ -341,3 +341,10 @@ def test_on_a_cluster_of_two_processes(child: Child) -> None:
         timeout=120,
     )
     assert answer.split()[-1] == "done"
+
+
+def test_the_rows_of_a_data_frame_of_which_nothing_is_looked_at() -> None:
+    frame = pytest.importorskip("pandas").DataFrame({"name": list("abcde")})
+    f, blocks = exprjit.compile("7"), dd.from_pandas(frame, npartitions=2)
+    assert f.count(blocks).compute() == f.count({"x": da.arange(5, chunks=2)}).compute() == 5
+    assert f.map(blocks).compute().tolist() == [7] * 5

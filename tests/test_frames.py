@@ -474,14 +474,24 @@ def test_the_rows_of_a_table_of_which_nothing_is_looked_at() -> None:
         pd.DataFrame(data),
     ]
     for table in (*tables, {"x": np.arange(1, 4), "y": 4}):
-        assert (f.count(table), f.sum(table), list(f.map(table))) == (3, 21, [7, 7, 7])
+        assert (f.count(table), f.sum(table), _rows_of(f.map(table))) == (3, 21, [7, 7, 7])
         assert (f.count(table, where="2 > 1"), f.count(table, where="1 > 2")) == (3, 0)
         assert f.count(table, where="x > 1") == 2
         assert f.count(table, where=np.array([1, 0, 1])) == 2
+        assert (f.count(table, where=True), f.count(table, where=np.False_)) == (3, 0)
+        with pytest.raises(ValueError, match=r"differ|broadcast"):
+            f.count(table, where=np.array([1, 0]))
+    for table, kind in zip(tables, (pa.Array, pa.Array, pl.Series, pd.Series), strict=True):
+        assert isinstance(f.map(table), kind)
+    assert list(f.map(pd.DataFrame(data, index=[5, 6, 7])).index) == [5, 6, 7]
+    assert f.map({"x": np.zeros((2, 3))}).shape == (2, 3)
+    assert f.count({"x": b"abc", "y": 1}) == 3
     assert f.count(pd.DataFrame({"x": []})) == 0
     assert f.count({"x": 4}) == f.count() == 1
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="in row 0"):
         f.count(pa.table(data), where="1 / 0")
+    assert f.count(pd.DataFrame({"x": []}), where="1 / 0") == 0
+    assert exprjit.compile("rows", constants={"rows": 4}).sum(tables[0]) == 12
 
 
 def test_arrays_of_pandas_without_an_index() -> None:
@@ -493,6 +503,14 @@ def test_arrays_of_pandas_without_an_index() -> None:
         assert f.sum(column) == 8
     with pytest.raises(TypeError, match="not floats"):
         f(pd.array([1.5, None]))
+    g = exprjit.compile("x + y")
+    series, array = pd.Series([1, 2], index=[5, 6]), pd.array([10, None], dtype="Int64")
+    for columns in ([series, array], [array, series]):
+        result = g(*columns)
+        assert (_rows_of(result), list(result.index)) == ([11, None], [5, 6])
+    with pytest.raises(ValueError, match="differ in how many rows"):
+        g(series, pd.array([1, 2, 3]))
+    assert f(pd.Categorical([1, 2, 1])).tolist() == [2, 4, 2]
 
 
 def test_a_frame_whose_columns_are_not_contiguous() -> None:

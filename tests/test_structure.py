@@ -22,8 +22,8 @@ LAYERS = ["tools", "__init__", "function", "runtime", "x86", "ir", "language", "
 
 # The modules that stand beside function.py and belong to its layer.
 BESIDE_FUNCTION = {
-    "array_code", "array_plain", "array_request", "array_run", "arrays", "body", "cache",
-    "compiler", "dask_columns", "diagnosis", "formula", "inspection", "ufuncs", "version",
+    "array_code", "array_plain", "array_request", "array_run", "array_tables", "arrays", "body",
+    "cache", "compiler", "dask_columns", "diagnosis", "formula", "inspection", "ufuncs", "version",
 }  # fmt: skip
 
 # These know nothing of the project but each other, so that they can be read and tested alone.

@@ -164,18 +164,30 @@ def library_of(value: object) -> Library | None:
 
 
 def _is_extension_array(value: object) -> bool:
-    """Whether a value is what is in a Series of pandas, without its index."""
-    module = sys.modules.get("pandas.api.extensions")
-    return module is not None and isinstance(value, module.ExtensionArray)
+    """Whether a value is what is in a Series of pandas, without its index.
+
+    (A categorical one is no column as a Series, and as an array it is one of its items.)
+    """
+    pandas = sys.modules.get("pandas")
+    module = getattr(getattr(pandas, "api", None), "extensions", None)
+    if module is None or not isinstance(value, module.ExtensionArray):
+        return False
+    return not isinstance(value, pandas.Categorical)  # type: ignore[union-attr]
 
 
-def _in_series(value: Any) -> Any:
-    """The same in a Series, if it is such an array."""
-    if not _is_extension_array(value):
-        return value
+def _in_series(values: Sequence[Any]) -> list[Any]:
+    """The same, with such arrays in Series, whose index is that of the first Series."""
+    if not any(map(_is_extension_array, values)):
+        return list(values)
     import pandas as pd
 
-    return pd.Series(value, copy=False)
+    index = next((value.index for value in values if isinstance(value, pd.Series)), None)
+    return [
+        pd.Series(value, index if index is not None and len(index) == len(value) else None)
+        if _is_extension_array(value)
+        else value
+        for value in values
+    ]
 
 
 # All columns together. -----------------------------------------------------------------------
@@ -189,7 +201,7 @@ class Frame:
     """
 
     def __init__(self, names: Sequence[str], values: Sequence[Any]) -> None:
-        values = [_in_series(value) for value in values]
+        values = _in_series(values)
         libraries = [library_of(value) for value in values]
         #: The library that results are of, and the columns of it.
         self.library = next(library for library in libraries if library is not None)

@@ -32,7 +32,8 @@ class Storage(NamedTuple):
 
 YMM: Final = Storage("vmovdqa256_xx", "vmovdqa256_xm", "vmovdqa256_mx", 32)
 ZMM: Final = Storage("vmovdqa64z_xx", "vmovdqa64z_xm", "vmovdqa64z_mx", 64)
-_MASK: Final = Storage("kmovb_kk", "kmovb_km", "kmovb_mk", 8)
+#: (All bits: of a block's masks some are made into one.)
+_MASK: Final = Storage("kmovq_kk", "kmovq_km", "kmovq_mk", 8)
 
 
 class Slots:
