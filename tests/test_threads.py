@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 from children import PRELUDE, Child, needs_code, policies
-from pythons import HAVE_LOCK
+from pythons import HAVE_LOCK, forks_among_threads
 
 import exprjit
 
@@ -469,7 +469,13 @@ stress.Worker.run = dying
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(fault, marks=[forks_among_threads] if "child" in fault else [])
+        for fault in FAULTS
+    ],
+)
 def test_stress_finds(fault: str) -> None:
     plant, reason, verdict = FAULTS[fault]
     program = f"""
