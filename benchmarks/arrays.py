@@ -60,7 +60,7 @@ from corpus import CASES, FULL, Case
 import exprjit
 from exprjit.array_code import Task
 from exprjit.runtime.columns import Column
-from exprjit.runtime.sweep import PIECE, Outcome, Sweep, cores, new_state, run
+from exprjit.runtime.sweep import PIECE, Outcome, Sweep, cores, may_stream, new_state, run
 from exprjit.x86.rows import INDICES_ROOM, Plan, State
 
 LIBRARIES = ("numba", "numexpr", "numpy")
@@ -164,10 +164,15 @@ def fails(row: int) -> None:
     raise SystemExit(f"row {row} fails")
 
 
-def our_sweep(f: Any, kernel: str, columns: int, where: Any = False) -> Sweep:
+def our_sweep(f: Any, kernel: str, given: Rows, where: Any = False) -> Sweep:
+    """The kernel that the method runs."""
     if f.why_not_jit:
         raise SystemExit(f"there is no machine code: {f.why_not_jit}")
-    sweep: Sweep = f._body.sweep(Task(f.formula, where, Plan(kernel, ("int64",) * columns)))
+    plan = Plan(kernel, ("int64",) * len(given.columns))
+    if kernel == "map":
+        rows, out = len(given.columns[0]), given.out.ctypes.data
+        plan = plan._replace(streams=may_stream(plan.columns, plan.out, rows, out))
+    sweep: Sweep = f._body.sweep(Task(f.formula, where, plan))
     return sweep
 
 
@@ -195,7 +200,7 @@ def swept(sweep: Sweep, given: Rows, setting: Setting, answer: Answer) -> Conten
 
 
 def our_map(f: Any, given: Rows, setting: Setting) -> Contender:
-    ours = our_sweep(f, "map", len(given.columns))
+    ours = our_sweep(f, "map", given)
     return swept(ours, given, setting, lambda outcome: given.out.copy())
 
 
@@ -214,7 +219,7 @@ def mappers(case: Case, given: Rows, setting: Setting, left_out: LeftOut) -> dic
     """Who maps a formula."""
     f = exprjit.compile(case.source, list(case.ranges))
     columns, results, threads = given.columns, given.out[: setting.rows], setting.threads
-    ours = our_sweep(f, "map", len(columns))
+    ours = our_sweep(f, "map", given)
     found = loops_of(ours, case, "map", given, setting, lambda outcome: results.copy())
     mapped = partial(f.map, *columns, out=results, threads=threads)
     found["call"] = Contender(mapped, lambda: mapped().copy())
@@ -250,7 +255,7 @@ def reducers(
         "any": lambda outcome: outcome.row is not None,
     }
     answer = answers.get(kernel, lambda outcome: outcome.best)
-    ours = our_sweep(f, "first" if kernel == "any" else method, len(columns), where)
+    ours = our_sweep(f, "first" if kernel == "any" else method, given, where)
     found = loops_of(ours, case, kernel, given, setting, answer)
     call = partial(getattr(f, method), *columns, **options)
     found["call"] = Contender(call, call)
