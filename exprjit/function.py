@@ -34,6 +34,7 @@ from .language.limits import limits_from
 from .language.names import check_constants, check_params
 from .runtime import buffercall, pycall
 from .runtime.columns import is_columnar
+from .runtime.numpy_fields import array_fields
 
 __all__ = ["BACKENDS", "STAGES", "Function", "cache_clear", "cache_info", "compile", "evaluate"]
 
@@ -155,7 +156,8 @@ class _Native(Function):
     def _answer_arrays(self) -> None:
         """Let calls with NumPy's arrays go straight to the ufunc, if that is machine code."""
         native, ufunc = native_type(), self.ufunc
-        if not isinstance(native, str) and "O" not in ufunc.types[0]:
+        is_code = "O" not in ufunc.types[0] and array_fields() is not None
+        if is_code and not isinstance(native, str):
             native.set_field(self, "arrays", ufunc)
 
 

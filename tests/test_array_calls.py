@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -325,8 +324,8 @@ def test_where_the_fields_of_arrays_are_not_known(
 def test_the_fields_of_arrays_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     fields = numpy_fields.array_fields()
     assert fields is not None
-    wrong = SimpleNamespace(__basicsize__=object.__basicsize__ + 8)
-    monkeypatch.setattr(numpy_fields, "object", wrong, raising=False)
+    wrong = numpy_fields._fields(object.__basicsize__ + 8)
+    monkeypatch.setattr(numpy_fields, "FIELDS", wrong)
     assert numpy_fields.array_fields.__wrapped__() is None
 
 

@@ -953,6 +953,24 @@ def test_calls_with_arrays_are_those_of_the_ufunc(level: str, slow_calls: list[s
 
 
 @needs_native
+def test_the_order_of_results_is_that_of_c(slow_calls: list[str]) -> None:
+    """Whatever the order of the operands is, and however often that was called."""
+    f, g = (swift(exprjit.compile(text)) for text in ("x * 3 - 5", "x - y"))
+    x = np.arange(24).reshape(2, 3, 4)
+    for array, slow in (
+        (x, False), (x[:, ::2], False), (x[..., :2], False), (x[:, :1], False), (x[0, 0], False),
+        (x.T, True), (np.asfortranarray(x), True), (x[::-1], True), (x.transpose(0, 2, 1), True),
+        (x[0, 0, ::-1], False), (np.broadcast_to(x[0], (5, 3, 4)), True), (x[:, :0], False),
+    ):  # fmt: skip
+        slow_calls.clear()
+        for result in (f(array), f.map(array), g(array, 7), g(array, array)):
+            assert result.flags.c_contiguous
+        assert f(array).tolist() == (array * 3 - 5).tolist()
+        assert not g(array, array).any()
+        assert bool(slow_calls) == slow, array.strides
+
+
+@needs_native
 def test_great_arrays_are_for_threads(slow_calls: list[str]) -> None:
     assert stubs.MOST_ITEMS == PIECE
     f = swift(exprjit.compile("x + y + 31"))

@@ -7,9 +7,19 @@ same it is looked at before it is used.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
-from ..x86.array_call import ArrayFields
+from ..x86.array_fields import ArrayFields
+
+
+def _fields(start: int) -> ArrayFields:
+    """Where they are if the first one is at `start`; each takes eight bytes."""
+    data, nd, dimensions, strides, _, descr, flags = (start + 8 * number for number in range(7))
+    return ArrayFields(data, nd, dimensions, strides, descr, flags)
+
+
+#: Where the fields of arrays are, behind what all objects have; if `array_fields` says so.
+FIELDS: Final = _fields(object.__basicsize__)
 
 
 @cache
@@ -19,26 +29,25 @@ def array_fields() -> ArrayFields | None:
 
     import numpy as np
 
-    # The fields begin behind what all objects have, each in eight bytes.
-    places = [object.__basicsize__ + 8 * number for number in range(7)]
-    data, nd, dimensions, _, _, descr, flags = places
+    data, nd, dimensions, strides, descr, flags = FIELDS
     fixed = np.zeros(3, ">i4")
     fixed.flags.writeable = False
     grid = np.zeros((3, 4))
     for array in (grid, grid[::-1, 2:], grid[:, :1], np.zeros(9, "int8")[5:], fixed, np.array(7)):
         where = id(array)
-        sizes = (c_ssize_t * array.ndim).from_address(
-            c_void_p.from_address(where + dimensions).value or where
+        sizes, steps = (
+            (c_ssize_t * array.ndim).from_address(c_void_p.from_address(where + at).value or where)
+            for at in (dimensions, strides)
         )
         if not (
             c_void_p.from_address(where + data).value == array.__array_interface__["data"][0]
             and c_int.from_address(where + nd).value == array.ndim
-            and tuple(sizes) == array.shape
+            and (tuple(sizes), tuple(steps)) == (array.shape, array.strides)
             and c_void_p.from_address(where + descr).value == id(array.dtype)
             and c_int.from_address(where + flags).value == array.flags.num
         ):
             return None
-    return ArrayFields(data, nd, dimensions, descr, flags)
+    return FIELDS
 
 
 @cache

@@ -19,6 +19,8 @@ from exprjit.x86.registers import (
     CC_GE,
     CC_L,
     CC_NE,
+    R8,
+    R9,
     R12,
     R13,
     R14,
@@ -33,6 +35,8 @@ from exprjit.x86.registers import (
     RSP,
     Mem,
 )
+
+from .numpy_fields import FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -335,23 +339,22 @@ def _arrays(functions: Mapping[str, int], slow: Label) -> Iterable[Line]:
     """Call the object in "arrays", a ufunc, if the arguments are ints and NumPy's own arrays.
 
     It has the answer if it gives such an array too. Numbers (for arrays without dimensions), errors
-    (floats, shapes that do not fit, rows that fail) and great arrays are for `slow`, so calling
-    twice must do no harm.
+    (floats, shapes that do not fit, rows that fail), great arrays and those in another order than
+    C's are for `slow`, so calling twice must do no harm.
 
     rbx: the instance; r12: args; r13: how many; rbp: numpy.ndarray, then its answer or the tuple of
-    arguments; r14: a number of items; r15: a counter.
+    arguments; r15: a counter.
     """
     ordinary, failed, leave = map(Label, "ordinary failed leave".split())
-    saved = (RBX, RBP, R12, R13, R14, R15)
-    restore = [line("add_ri", RSP, 8), *(line("pop_r", register) for register in reversed(saved))]
+    saved = (RBX, RBP, R12, R13, R15)  # an odd number, so the stack is aligned for calls
+    restore = [line("pop_r", register) for register in reversed(saved)]
     yield line("cmp_mi", Mem(RDI, disp=ARRAYS), 0)
     yield line("jcc_j", CC_E, slow)
     yield from (line("push_r", register) for register in saved)
-    yield line("sub_ri", RSP, 8)
     yield line("mov_rr", RBX, RDI)
     yield line("mov_rr", R12, RSI)
     yield line("mov_rr", R13, RDX)
-    yield from _look(functions, failed, ordinary)
+    yield from _look(ordinary)
     yield from _answer(functions, failed)
     yield line("mov_rr", RBP, RAX)
     yield line("test_rr", RAX, RAX)
@@ -382,7 +385,7 @@ def _arrays(functions: Mapping[str, int], slow: Label) -> Iterable[Line]:
     yield line("ret")
 
 
-def _look(functions: Mapping[str, int], failed: Label, ordinary: Label) -> Iterable[Line]:
+def _look(ordinary: Label) -> Iterable[Line]:
     """Go to `ordinary` if some of the r13 arguments at r12 are no ints nor small arrays."""
     item, array, next_ = map(Label, "item array next".split())
     yield from _array_type(RBP)
@@ -397,7 +400,7 @@ def _look(functions: Mapping[str, int], failed: Label, ordinary: Label) -> Itera
     yield line("jcc_j", CC_E, next_)
     yield line("jmp_j", ordinary)
     yield place(array)
-    yield from _small(functions, failed, ordinary)
+    yield from _ordered(ordinary)
     yield place(next_)
     yield line("inc_r", R15)
     yield line("cmp_rr", R15, R13)
@@ -412,28 +415,34 @@ def _array_type(register: int) -> tuple[Line, Line]:
     return line("mov_ri", register, place), line("mov_rm", register, Mem(register))
 
 
-def _small(functions: Mapping[str, int], failed: Label, great: Label) -> Iterable[Line]:
-    """Go to `great` if the array in rdi has more than MOST_ITEMS; r14 = how many it has.
+def _ordered(great: Label) -> Iterable[Line]:
+    """Go to `great` if the array in rdi has more than MOST_ITEMS, or is in another order than C's.
 
-    To `failed` with an exception.
+    In which order the results of NumPy are depends on that, and those of the methods do not.
+    rax: how many items; rcx: a dimension; rdx, rsi: where sizes and steps are; r8: a step; r9: that
+    before.
     """
-    yield line("mov_ri", RSI, _size_address())
-    yield from call(functions["PyObject_GetAttr"])
-    yield line("test_rr", RAX, RAX)
-    yield line("jcc_j", CC_E, failed)
-    yield line("mov_rr", R14, RAX)
-    yield line("mov_rr", RDI, RAX)
-    yield from call(functions["PyLong_AsLong"])  # cannot fail: it is an int of 64 bits
-    yield line("mov_rr", RDI, R14)
-    yield line("mov_rr", R14, RAX)
-    yield from call(functions["Py_DecRef"])
-    yield line("cmp_ri", R14, MOST_ITEMS)
+    dimension, counted, step = Label("dimension"), Label("counted"), Label("step")
+    yield line("mov32_rm", RCX, Mem(RDI, disp=FIELDS.nd))
+    yield line("mov_rm", RDX, Mem(RDI, disp=FIELDS.dimensions))
+    yield line("mov_rm", RSI, Mem(RDI, disp=FIELDS.strides))
+    yield line("mov_ri", RAX, 1)
+    yield line("xor32_rr", R9, R9)
+    yield line("cmp_ri", RCX, 1)
+    yield line("jcc_j", CC_L, counted)
+    yield line("jcc_j", CC_E, step)
+    yield place(dimension)
+    yield line("mov_rm", R8, Mem(RSI, RCX, 8, -8))
+    yield line("cmp_rr", R8, R9)
+    yield line("jcc_j", CC_L, great)
+    yield line("mov_rr", R9, R8)
+    yield place(step)
+    yield line("imul_rm", RAX, Mem(RDX, RCX, 8, -8))
+    yield line("dec_r", RCX)
+    yield line("jcc_j", CC_NE, dimension)
+    yield place(counted)
+    yield line("cmp_ri", RAX, MOST_ITEMS)
     yield line("jcc_j", CC_G, great)
-
-
-@cache
-def _size_address() -> int:
-    return new_reference(sys.intern("size"))
 
 
 def _answer(functions: Mapping[str, int], failed: Label) -> Iterable[Line]:

@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from ..ir.rowwise import NEUTRAL
+from .array_fields import ArrayFields
 from .assembler import Encoded, Label, Line, encode, line, place
 from .kernels import STACK_ALIGNMENT, WORD, number
 from .registers import (
@@ -42,16 +43,6 @@ from .rows import INDICES_ROOM, SCALAR_COLUMN, Plan, State, state_words
 
 #: From so many rows on Python's lock is given up meanwhile.
 _UNLOCKED: Final = 1 << 11
-
-
-class ArrayFields(NamedTuple):
-    """Where in an array, in bytes, is what NumPy's headers call so (`PyArrayObject_fields`)."""
-
-    data: int
-    nd: int
-    dimensions: int
-    descr: int
-    flags: int
 
 
 #: Of `flags`: NPY_ARRAY_C_CONTIGUOUS, NPY_ARRAY_WRITEABLE.
