@@ -17,14 +17,13 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from ..ir.rowwise import NEUTRAL
+from .array_answers import ANSWERS, Found
 from .array_fields import ArrayFields
 from .assembler import Encoded, Label, Line, encode, line, place
 from .kernels import STACK_ALIGNMENT, WORD, number
 from .registers import (
     CALLEE_SAVED,
     CC,
-    R8,
-    R9,
     R12,
     R13,
     R14,
@@ -327,15 +326,9 @@ class _ArrayCall:
         if kernel == "first":
             yield from self.constant(self.called.missing)
             return
-        if kernel == "count":
-            yield from self.total(RDI, self.lanes, self.called.lanes)
-            yield line("add_rm", RDI, self.word(State.BEST))
-        elif kernel == "sum":
-            yield from self.sum()
-        elif kernel in ("min", "max"):
-            yield from self.best(CC["l" if kernel == "min" else "g"])
-        elif kernel in ("argmin", "argmax"):
-            yield from self.best_row(CC["l" if kernel == "argmin" else "g"])
+        if kernel in ANSWERS:
+            found = Found(self.lanes, self.called.lanes, self.called.filtered, self.unusual)
+            yield from ANSWERS[kernel](found)
         elif kernel == "indices":
             yield line("mov_rm", RDI, self.word(State.FOUND))
         else:
@@ -356,84 +349,6 @@ class _ArrayCall:
         yield from self.call("Py_IncRef")
         yield line("mov_rr", RAX, _ENDED)
         yield line("jmp_j", self.leave)
-
-    def total(self, register: int, start: int, count: int) -> Iterator[Line]:
-        """register = the sum of words of the state."""
-        yield line("xor32_rr", register, register)
-        if count:
-            again = Label("lane")
-            yield line("mov_ri", RCX, count)
-            yield place(again)
-            yield line("add_rm", register, Mem(RSP, RCX, WORD, WORD * (start - 1)))
-            yield line("dec_r", RCX)
-            yield line("jcc_j", CC["ne"], again)
-
-    def sum(self) -> Iterator[Line]:
-        """rdi = the sum; to `unusual` if it is none of 64 bits.
-
-        The lanes have the sums of lower halves, and then those of upper ones: they are added in 128
-        bits to what is in the state. So few rows as there are have no greater sums than longs are.
-        """
-        half = self.called.lanes // 2
-        low, high = self.word(State.BEST), self.word(State.BEST + 1)
-        for start, shift, sign in ((self.lanes, 0, 63), (self.lanes + half, 32, 32)):
-            yield from self.total(RDI, start, half)
-            yield line("mov_rr", RAX, RDI)
-            yield line("sar_ri", RAX, sign)
-            yield line("shl_ri", RDI, shift)
-            yield line("add_mr", low, RDI)
-            yield line("adc_mr", high, RAX)
-        yield line("mov_rm", RDI, low)
-        yield line("mov_rr", RAX, RDI)
-        yield line("sar_ri", RAX, 63)
-        yield line("cmp_rm", RAX, high)
-        yield line("jcc_j", CC["ne"], self.unusual)
-
-    def best(self, better: int) -> Iterator[Line]:
-        """rdi = the best value of the state's and the lanes'; to `unusual` if no row may count."""
-        yield line("mov_rm", RDI, self.word(State.BEST))
-        if self.called.lanes:
-            again = Label("lane")
-            yield line("mov_ri", RCX, self.called.lanes)
-            yield place(again)
-            yield line("mov_rm", RAX, Mem(RSP, RCX, WORD, WORD * (self.lanes - 1)))
-            yield line("cmp_rr", RAX, RDI)
-            yield line("cmovcc_rr", better, RDI, RAX)
-            yield line("dec_r", RCX)
-            yield line("jcc_j", CC["ne"], again)
-        if self.called.filtered:
-            yield number(RAX, NEUTRAL[self.called.plan.kernel])
-            yield line("cmp_rr", RDI, RAX)
-            yield line("jcc_j", CC["e"], self.unusual)
-
-    def best_row(self, better: int) -> Iterator[Line]:
-        """rdi = the first row with the best value; to `unusual` if no row was better than none.
-
-        rdx: the best value so far. Rows are compared as unsigned numbers: so -1, which stands for
-        none, comes after all others.
-        """
-        half = self.called.lanes // 2
-        yield line("mov_rm", RDX, self.word(State.BEST))
-        yield line("mov_rm", RDI, self.word(State.ROW))
-        if half:
-            again, take, next_ = Label("lane"), Label("take"), Label("next")
-            yield line("mov_ri", RCX, half)
-            yield place(again)
-            yield line("mov_rm", R8, Mem(RSP, RCX, WORD, WORD * (self.lanes - 1)))
-            yield line("mov_rm", R9, Mem(RSP, RCX, WORD, WORD * (self.lanes + half - 1)))
-            yield line("cmp_rr", R8, RDX)
-            yield line("jcc_j", better, take)
-            yield line("jcc_j", CC["ne"], next_)
-            yield line("cmp_rr", R9, RDI)
-            yield line("jcc_j", CC["ae"], next_)
-            yield place(take)
-            yield line("mov_rr", RDX, R8)
-            yield line("mov_rr", RDI, R9)
-            yield place(next_)
-            yield line("dec_r", RCX)
-            yield line("jcc_j", CC["ne"], again)
-        yield line("cmp_ri", RDI, -1)
-        yield line("jcc_j", CC["e"], self.unusual)
 
     # The ends. -------------------------------------------------------------------------------
 
