@@ -18,7 +18,8 @@ The entry handles the ordinary call and hands over whatever is unusual:
   field "bail" is called with these ints.
 
 Only functions of the stable ABI are called, and no object layout is assumed beyond the size of a
-bare object, `object.__basicsize__`. What is assumed is tried out before the first use; anything
+bare object, `object.__basicsize__`, but for that of NumPy's arrays (numpy_fields.py), without which
+the field "arrays" stays empty. What is assumed is tried out before the first use; anything
 that is not as expected raises `PyCallError`, and the caller goes without machine code.
 """
 

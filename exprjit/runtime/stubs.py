@@ -55,7 +55,7 @@ ARRAYS = BAIL + 8
 #: of every supported version but the last, which Python 3.10 does not export.
 FUNCTIONS = (
     "PyLong_AsLong PyLong_FromLong PyErr_Occurred PyErr_ExceptionMatches PyErr_Clear "
-    "PyObject_Call PyObject_GetAttr PyTuple_New PyTuple_SetItem PyTuple_GetItem PyTuple_Size "
+    "PyObject_Call PyTuple_New PyTuple_SetItem PyTuple_GetItem PyTuple_Size "
     "PyDict_New PyDict_SetItem Py_IncRef Py_DecRef PyType_FromSpecWithBases PyType_GenericAlloc "
     "PyType_GetSlot PyVectorcall_Call PyGILState_Ensure PyGILState_Release PyCapsule_GetPointer "
     "PyObject_GC_Track PyEval_SaveThread PyEval_RestoreThread PyObject_Vectorcall"
