@@ -32,16 +32,14 @@ def to_long(value: Any, what: str) -> int:
 
 def _int(value: Any, what: str) -> int:
     """The int that a value is."""
-    refused = ExprTypeError(f"{what} must be an integer, not {type(value).__name__}")
-    if not hasattr(type(value), "__index__"):
-        raise refused
-    try:
-        return int(index(value))
-    except TypeError:
-        if hasattr(value, "__array__"):
+    if hasattr(type(value), "__index__"):
+        try:
+            return int(index(value))
+        except TypeError:
             # All arrays have the method, and refuse with words about subscripts.
-            raise refused from None
-        raise
+            if not hasattr(value, "__array__"):
+                raise
+    raise ExprTypeError(f"{what} must be an integer, not {type(value).__name__}")
 
 
 def _is_truth(value: Any) -> bool:
