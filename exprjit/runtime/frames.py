@@ -168,11 +168,11 @@ def _is_extension_array(value: object) -> bool:
 
     (A categorical one is no column as a Series, and as an array it is one of its items.)
     """
-    pandas = sys.modules.get("pandas")
-    module = getattr(getattr(pandas, "api", None), "extensions", None)
-    if module is None or not isinstance(value, module.ExtensionArray):
-        return False
-    return not isinstance(value, pandas.Categorical)  # type: ignore[union-attr]
+    pandas: Any = sys.modules.get("pandas")
+    if pandas is None or not hasattr(pandas, "Categorical"):
+        return False  # It is not there, or just being imported.
+    kind = pandas.api.extensions.ExtensionArray
+    return isinstance(value, kind) and not isinstance(value, pandas.Categorical)
 
 
 def _in_series(values: Sequence[Any]) -> list[Any]:
