@@ -21,8 +21,8 @@ from .runtime.array_calls import callable_kernel
 from .runtime.columns import numpy
 from .runtime.numpy_rows import trimmed
 from .runtime.sweep import PIECE
-from .x86.array_call import Called
-from .x86.rows import INDICES_ROOM, ITEM_TYPES, SCALAR_COLUMN, Plan
+from .x86.array_call import Called, has_results
+from .x86.rows import INDICES_ROOM, ITEM_TYPES, KERNELS, SCALAR_COLUMN, Plan
 
 if TYPE_CHECKING:
     from .body import Body
@@ -70,6 +70,7 @@ _RESULTS: Final = {
         "int64", lambda np, rows, dtype: np.empty(rows + INDICES_ROOM, dtype), trims=True
     ),
 }
+assert all(has_results(kernel) == (kernel in _RESULTS) for kernel in KERNELS)
 
 
 def _with_results(

@@ -11,7 +11,7 @@ from .array_tables import any_column, is_table, table_columns
 from .errors import ExprTypeError, ExprValueError, shown
 from .formula import Formula
 from .language.arguments import bind_arguments
-from .runtime.columns import are_exact, argument, is_columnar, numpy
+from .runtime.columns import are_exact, argument, is_columnar, is_lazy, numpy
 from .x86.rows import ITEM_TYPES
 
 if TYPE_CHECKING:
@@ -108,11 +108,6 @@ def filter_of(body: Body, where: Any) -> Formula | bool:
             )
         return other
     return True
-
-
-def is_lazy(value: Any) -> bool:
-    """Whether a value is a collection of Dask, whose rows are yet to be computed."""
-    return hasattr(type(value), "__dask_graph__")
 
 
 def _check_computed(value: Any) -> None:

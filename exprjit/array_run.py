@@ -14,17 +14,16 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from .array_code import Task
-from .array_request import Request, is_lazy, request
+from .array_request import Request, request
 from .errors import ExprError, ExprNoRowsError, ExprTypeError
 from .formula import Formula
 from .ir.rowwise import NEUTRAL
-from .runtime.columns import Address, BufferRows, Column, may_be_framed
+from .runtime.columns import Address, BufferRows, Column, is_lazy, may_be_framed
 from .runtime.interpreted import row_values
 from .runtime.sweep import (
     PIECE,
     ROWS_PER_THREAD,
     Outcome,
-    cannot_fail,
     joined,
     may_stream,
     run,
@@ -214,7 +213,7 @@ class Run:
             [Column(kind, source.address, source)],
             range(rows.count),
             target.address,
-            cannot_fail,
+            _cannot_fail,
             threads=self.given.threads,
             owner=target,
             begins=begins,
@@ -256,6 +255,11 @@ class Run:
 
     def all(self) -> Any:
         return self.answer(self.sweep("first", equals=0).row is None)
+
+
+def _cannot_fail(row: int, state: Any) -> None:
+    """What is told of rows that fail where none can."""
+    raise AssertionError(f"row {row} has failed; please report this")
 
 
 #: What answers a request, by the name of the method.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .errors import ExprTypeError, quoted, shown
-from .runtime.columns import is_columnar
+from .runtime.columns import is_columnar, is_lazy
 
 
 def is_table(value: Any) -> bool:
@@ -45,7 +45,7 @@ def any_column(table: Any) -> Any:
     """
     if isinstance(table, Mapping):
         return next((_zeros_like(column) for column in table.values() if _has_rows(column)), 0)
-    if hasattr(type(table), "__dask_graph__"):
+    if is_lazy(table):
         return table.map_partitions(any_column, meta=(None, "int64"))
     if hasattr(table, "index"):
         import pandas as pd
@@ -69,7 +69,7 @@ def _has_rows(column: Any) -> bool:
 
 
 def _zeros_like(column: Any) -> Any:
-    if hasattr(type(column), "__dask_graph__"):
+    if is_lazy(column):
         return column != column
     shape = getattr(column, "shape", None)
     if shape is None or "numpy" not in sys.modules:

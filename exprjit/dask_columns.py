@@ -17,9 +17,9 @@ from itertools import chain
 from math import isnan
 from typing import Any, Final
 
-from .array_request import Request, is_lazy
+from .array_request import Request
 from .errors import ExprError, ExprNoRowsError, ExprTypeError, ExprValueError
-from .runtime.columns import argument, is_columnar
+from .runtime.columns import argument, is_columnar, is_lazy
 
 #: The kernels that give a value for each row, with the type of theirs.
 _EACH: Final = {"map": "int64", "mask": "bool"}

@@ -72,6 +72,11 @@ def is_columnar(value: object) -> bool:
     return _is_buffer(value)
 
 
+def is_lazy(value: object) -> bool:
+    """Whether a value is a collection of Dask, whose rows are yet to be computed."""
+    return hasattr(type(value), "__dask_graph__")
+
+
 def may_be_framed(value: object) -> bool:
     """Whether a value may be a column of another library: cheap, and seldom wrong (frames.py)."""
     kind = type(value)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from exprjit.ir.rowwise import NEUTRAL
 from exprjit.x86.kernels import WORD
-from exprjit.x86.rows import INDICES_ROOM, ITEM_TYPES, SCALAR_COLUMN, State
+from exprjit.x86.rows import INDICES_ROOM, ITEM_TYPES, SCALAR_COLUMN, State, before_rows
 
 from .columns import Column
 
@@ -88,9 +88,7 @@ def new_state(sweep: Sweep, columns: Sequence[Column], out: int) -> Any:
     for place, column in enumerate(columns, State.COLUMNS):
         state[place] = column.address
     if sweep.lanes and sweep.name in NEUTRAL:
-        values = sweep.lanes // 2 if sweep.name.startswith("arg") else sweep.lanes
-        for place in range(sweep.lanes):
-            state[lanes + place] = NEUTRAL[sweep.name] if place < values else -1
+        state[lanes : lanes + sweep.lanes] = before_rows(sweep.name, sweep.lanes)
     return state
 
 
@@ -155,11 +153,6 @@ def last_cache() -> int:
         return int(text.rstrip("KMG")) << {"K": 10, "M": 20, "G": 30}[text[-1]]
     except (OSError, ValueError, KeyError, IndexError):
         return 32 << 20
-
-
-def cannot_fail(row: int, state: Any) -> None:
-    """What is told of rows that fail where none can."""
-    raise AssertionError(f"row {row} has failed; please report this")
 
 
 def cores() -> int:

@@ -14,6 +14,7 @@ None, or a truth value; for results how many there are.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Final, NamedTuple
 
 from ..ir.rowwise import NEUTRAL
@@ -38,7 +39,7 @@ from .registers import (
     RSP,
     Mem,
 )
-from .rows import INDICES_ROOM, SCALAR_COLUMN, Plan, State, state_words
+from .rows import INDICES_ROOM, SCALAR_COLUMN, Plan, State, before_rows, state_words
 
 #: From so many rows on Python's lock is given up meanwhile.
 _UNLOCKED: Final = 1 << 11
@@ -183,23 +184,21 @@ class _ArrayCall:
 
     def state(self) -> Iterator[Line]:
         """The state before the first row, but for the columns."""
-        kernel, lanes = self.called.plan.kernel, self.called.lanes
-        best = NEUTRAL.get(kernel, 0)
-        yield number(RAX, best)
+        kernel = self.called.plan.kernel
+        yield number(RAX, NEUTRAL.get(kernel, 0))
         yield line("mov_mr", self.word(State.BEST), RAX)
         yield line("mov_mi", self.word(State.ROW), -1)
         for index in (State.OUT, State.FOUND, State.BEST + 1, State.LOGGED):
             yield line("mov_mi", self.word(index), 0)
-        rows = lanes // 2 if kernel.startswith("arg") else 0
-        yield from self.fill(self.lanes, lanes - rows)
-        if rows:
-            yield line("mov_ri", RAX, -1)
-            yield from self.fill(self.lanes + lanes - rows, rows)
+        start = self.lanes
+        for value, words in groupby(before_rows(kernel, self.called.lanes)):
+            count = len(list(words))
+            yield number(RAX, value)
+            yield from self.fill(start, count)
+            start += count
 
     def fill(self, start: int, count: int) -> Iterator[Line]:
         """Put rax into words of the state."""
-        if not count:
-            return
         again = Label("lane")
         yield line("mov_ri", RCX, count)
         yield place(again)

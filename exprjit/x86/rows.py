@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from ..ir.graph import Graph
+from ..ir.rowwise import NEUTRAL
 from .assembler import Label, encode, line, place
 from .block import Block, Virtual
 from .instructions import INSTRUCTIONS
@@ -50,6 +51,14 @@ class State:
 def state_words(columns: int, behind: int = 0) -> int:
     """How many words a state has; `behind`: how many the kernel needs behind the columns."""
     return State.COLUMNS + columns + behind
+
+
+def before_rows(kernel: str, lanes: int) -> list[int]:
+    """What so many words of lanes hold before the first row: no best value, and its row, or 0."""
+    best = NEUTRAL.get(kernel, 0)
+    if not kernel.startswith("arg"):
+        return [best] * lanes
+    return [best] * (lanes // 2) + [-1] * (lanes // 2)
 
 
 class ItemType(NamedTuple):
