@@ -395,29 +395,38 @@ def test_references_are_counted() -> None:
 
 
 def test_other_threads_run_meanwhile() -> None:
-    """Where there are many rows; a slow formula, so that it can be seen."""
+    """Looks several times at the same call, which would be over if it kept Python's lock.
+
+    Another thread calls again and again; however busy the machine is, one of the calls is seen.
+    """
     f = exprjit.compile("gcd(x * 7919, 2**62 + y) + isqrt(x) ** 3")
     x = np.arange(PIECE)
     f.sum(x, 1)
-    running = threading.Event()
-    over: list[float] = []
+    assert f._body.plain["sum"](x, 1) is not NotImplemented
+    stop = threading.Event()
+    calls = [0]  # how many have begun, and -1 between two
 
     def compute() -> None:
-        running.set()
-        f.sum(x, 1)
-        over.append(time.perf_counter())
+        number = 0
+        while not stop.is_set():
+            number += 1
+            calls[0] = number
+            f.sum(x, 1)
+            calls[0] = -1
 
-    threads = [threading.Thread(target=compute) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    running.wait()
-    turns = 0
-    while not over:
-        turns += 1
-        time.sleep(0)
-    for thread in threads:
-        thread.join()
-    assert turns > 1
+    other = threading.Thread(target=compute)
+    other.start()
+    looks, most, before = 0, 0, -1
+    end = time.monotonic() + 60
+    while most < 4 and time.monotonic() < end:
+        # Meanwhile the other thread goes on, to the end of the call if it has the lock.
+        time.sleep(0.0005)
+        now = calls[0]
+        looks = looks + 1 if now == before and now > 0 else 0
+        most, before = max(most, looks), now
+    stop.set()
+    other.join()
+    assert most >= 4
 
 
 def test_a_thread_that_computes_at_the_end_of_the_process(child: Child) -> None:
